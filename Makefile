@@ -1,0 +1,43 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+IMAGES ?=
+OUTPUT ?= demo-output
+
+.PHONY: help demo test lint types bench clean
+
+help:  ## what each target does
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.demo  ## set up and run everything on real images; IMAGES=/some/folder runs it on yours
+	$(BIN)/beam-vision demo --output $(OUTPUT) $(if $(IMAGES),--images $(IMAGES))
+
+test: $(VENV)/.test lint types  ## set up, lint, check types and run all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test  ## ruff: style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test  ## mypy
+	$(BIN)/mypy
+
+bench: $(VENV)/.test  ## benchmarks, paired in one run (about half an hour)
+	$(BIN)/python -m benchmarks.run
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else "beam-vision needs Python 3.10 to 3.13, and %s is %d.%d: make PYTHON=python3.11 demo" % ((sys.executable,) + v))'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "this Python has no venv module: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: setup.py | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.test: setup.py | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[demo,test]'
+	@touch $@
+
+clean:  ## remove the environment and what the demo and the benchmarks wrote
+	rm -rf $(VENV) demo-output bench-output build dist *.egg-info

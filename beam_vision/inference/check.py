@@ -1,0 +1,159 @@
+"""Tries a model in a child process before it serves: a model can kill its process with no Python exception.
+
+(One that does: TensorFlow 2.21 with oneDNN dies of SIGSEGV on some residual blocks, see the documentation
+of failures. ``TF_ENABLE_ONEDNN_OPTS=0`` helps there.)
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from beam_vision.errors import UsageError, VisionError
+from beam_vision.inference.spec import ModelSpec
+
+_MARK = "beam-vision check: "
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What came of trying a model on a few generated images.
+
+    Attributes:
+      ok: whether it ran.
+      detail: what went wrong, in words; empty when it ran.
+      load_sec, first_run_sec, second_run_sec: how long loading and each run took.
+      shapes: of each output of use, for ``images`` images.
+      images: how many images it was tried on.
+      activation: what turns its scores into probabilities, as found by the scores it gave.
+      multi_label: whether its scores are independent of each other.
+      classes: how many scores it gives, or None.
+      embedding_dim: the length of its embedding, or None.
+    """
+
+    ok: bool
+    detail: str = ""
+    load_sec: float = 0.0
+    first_run_sec: float = 0.0
+    second_run_sec: float = 0.0
+    shapes: dict[str, list[int]] = field(default_factory=dict)
+    images: int = 0
+    activation: str = ""
+    multi_label: bool = False
+    classes: int | None = None
+    embedding_dim: int | None = None
+
+
+def try_here(path: str, spec: ModelSpec) -> Report:
+    """Loads and runs the model in this process.
+
+    Raises:
+      UsageError: it can't be loaded.
+      VisionError: it fails.
+    """
+    from beam_vision.inference import embed
+    from beam_vision.inference.engine import warm_up
+    from beam_vision.inference.loader import load
+    from beam_vision.inference.probe import probe_batch
+
+    model = load(path, spec)
+    start = time.monotonic()
+    warm_up(model)
+    middle = time.monotonic()
+    batch = probe_batch(spec)
+    outputs = model.run(batch)
+    end = time.monotonic()
+    rows = {name: embed.rows(value, layout=spec.layout) for name, value in outputs.items()}
+    return Report(
+        ok=True,
+        load_sec=model.load_sec,
+        first_run_sec=middle - start,
+        second_run_sec=end - middle,
+        shapes={name: list(value.shape) for name, value in outputs.items()},
+        images=len(batch),
+        activation=model.activation if spec.scores_output else "",
+        multi_label=model.multi_label,
+        classes=rows[spec.scores_output].shape[1] if spec.scores_output else None,
+        embedding_dim=rows[spec.embedding_output].shape[1] if spec.embedding_output else None,
+    )
+
+
+def try_apart(path: str, spec: ModelSpec, *, timeout_sec: float = 600) -> Report:
+    """The same in a child process, whose death is told in words and hurts nobody."""
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "beam_vision.inference.check", path],
+            input=json.dumps(spec.to_json()),
+            capture_output=True,
+            text=True,
+            timeout=timeout_sec,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Report(ok=False, detail=f"the model did not answer within {timeout_sec:g} s")
+    if child.returncode < 0:
+        return Report(ok=False, detail=_in_words(-child.returncode, child.stderr))
+    for line in reversed(child.stdout.splitlines()):
+        if line.startswith(_MARK):
+            return Report(**json.loads(line.removeprefix(_MARK)))
+    return Report(ok=False, detail=f"exit code {child.returncode}: {_last_words(child.stderr)}")
+
+
+def _in_words(number: int, stderr: str) -> str:
+    name = signal.Signals(number).name
+    text = f"the model killed its process ({name})"
+    if number == signal.SIGKILL:
+        text += ", probably because memory ran out"
+    if number in (signal.SIGSEGV, signal.SIGABRT):
+        text += "; TF_ENABLE_ONEDNN_OPTS=0 in the environment avoids some such crashes"
+    last = _last_words(stderr)
+    return f"{text}; its last words: {last}" if last else text
+
+
+def _last_words(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    return lines[-1][-300:] if lines else ""
+
+
+def checked(path: str, spec: ModelSpec, *, timeout_sec: float = 600) -> tuple[ModelSpec, Report]:
+    """Tries a model apart and completes its spec with what only running tells.
+
+    Raises:
+      UsageError: the model fails.
+    """
+    report = try_apart(path, spec, timeout_sec=timeout_sec)
+    if not report.ok:
+        raise UsageError(f"the model {path} fails on generated images: {report.detail}")
+    return completed(spec, report), report
+
+
+def completed(spec: ModelSpec, report: Report) -> ModelSpec:
+    """The spec with what only running tells: sizes of outputs, and how scores become probabilities."""
+    return replace(
+        spec,
+        classes=report.classes,
+        embedding_dim=report.embedding_dim,
+        activation=report.activation or spec.activation,
+        multi_label=report.multi_label if spec.scores_output else None,
+    )
+
+
+def main(argv: list[str]) -> int:
+    """The child: the spec as JSON on stdin, the report as JSON on stdout."""
+    spec = ModelSpec.from_json(json.load(sys.stdin))
+    try:
+        report = try_here(argv[0], spec)
+    except (UsageError, VisionError) as error:
+        report = Report(ok=False, detail=str(error))
+    value: dict[str, Any] = asdict(report)
+    sys.stdout.write("\n" + _MARK + json.dumps(value) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,188 @@
+"""A model in memory: one call from an input batch to named NumPy outputs, whatever it was saved as."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from beam_vision import deps
+from beam_vision.errors import DigestMismatch, Reason, UsageError, VisionError
+from beam_vision.inference.bundle import fetch, find_files, model_digest
+from beam_vision.inference.signature import CALL, call_of, named_outputs
+from beam_vision.inference.spec import ModelSpec
+
+_LOG = logging.getLogger(__name__)
+_MEMORY_WORDS = ("out of memory", "oom when", "failed to allocate", "bad allocation")
+
+Call = Callable[[np.ndarray], dict[str, np.ndarray]]
+Errors = tuple[type[Exception], ...]
+
+
+class LoadedModel:
+    """A model ready to run. Weak references to it are possible, which Beam's model sharing needs.
+
+    Attributes:
+      spec: how it is run.
+      activation: what turns its scores into probabilities, once decided; ``auto`` before.
+      multi_label: whether its scores are independent of each other, once decided.
+      most_images: the largest batch that fits in memory, once a larger one has not; else None.
+      load_sec: how long loading took.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, call: Call, errors: tuple[type[Exception], ...], load_sec: float
+    ) -> None:
+        self.spec = spec
+        self.activation = spec.activation
+        self.multi_label = False
+        self.most_images: int | None = None
+        self.load_sec = load_sec
+        self._call = call
+        self._errors = errors
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs the model on ``batch`` (as :class:`~beam_vision.inference.prepare.InputWriter` makes it).
+
+        A model of a fixed batch size is fed slices of that size, the last one filled up with copies.
+
+        Returns:
+          The scores and embedding outputs by name, each ``[len(batch), ...]``.
+
+        Raises:
+          VisionError: ``model_error``, ``out_of_memory``, or ``bad_model_output`` when an output's leading
+            dimension isn't that of the batch.
+        """
+        size = self.spec.fixed_batch
+        if size is None:
+            return self._run_once(batch)
+        parts = []
+        for start in range(0, len(batch), size):
+            piece = batch[start : start + size]
+            missing = size - len(piece)
+            filled = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)]) if missing else piece
+            outputs = self._run_once(filled)
+            parts.append({name: value[: len(piece)] for name, value in outputs.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _run_once(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        try:
+            outputs = self._call(batch)
+        except self._errors as error:
+            raise _as_vision_error(error) from error
+        for name, value in outputs.items():
+            if value.ndim == 0 or len(value) != len(batch):
+                raise VisionError(
+                    Reason.BAD_MODEL_OUTPUT,
+                    f"output {name!r} has shape {list(value.shape)} for a batch of {len(batch)}",
+                )
+        return outputs
+
+
+def _as_vision_error(error: Exception) -> VisionError:
+    text = f"{type(error).__name__}: {error}"
+    out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+    if out_of_memory or any(words in text.lower() for words in _MEMORY_WORDS):
+        return VisionError(Reason.OUT_OF_MEMORY, text)
+    return VisionError(Reason.MODEL_ERROR, text)
+
+
+def load(path: str, spec: ModelSpec) -> LoadedModel:
+    """Loads the model at ``path``.
+
+    Args:
+      path: as in :func:`~beam_vision.inference.bundle.read_bundle`.
+      spec: what that gave for it.
+
+    Raises:
+      UsageError: it can't be loaded.
+      DigestMismatch: its files are not those that ``spec`` was made from.
+    """
+    start = time.monotonic()
+    files = fetch(find_files(path))
+    if spec.model_digest and spec.model_digest != (found := model_digest(files.path, spec)):
+        raise DigestMismatch(
+            f"model {path}:",
+            expected=spec.model_digest,
+            found=found,
+            remedy="it changed since the job began; start it again",
+        )
+    if spec.model_format == "onnx":
+        call, errors = _load_onnx(files.path, spec)
+    elif spec.model_format == "keras":
+        call, errors = _load_keras(files.path, spec)
+    else:
+        call, errors = _load_saved_model(files.path, spec)
+    return LoadedModel(spec, call, (*errors, MemoryError), time.monotonic() - start)
+
+
+def wanted_outputs(spec: ModelSpec) -> list[str]:
+    """Names of the outputs that are of use."""
+    return [name for name in (spec.scores_output, spec.embedding_output) if name]
+
+
+def _tensorflow() -> Any:
+    """TensorFlow, told not to take all of a GPU's memory at once."""
+    tf: Any = deps.need("tensorflow")
+    for device in tf.config.list_physical_devices("GPU"):
+        try:
+            tf.config.experimental.set_memory_growth(device, True)
+        except RuntimeError as error:  # somebody in this process has used the GPU before us
+            _LOG.warning("memory growth of %s stays as it is: %s", device.name, error)
+    return tf
+
+
+def _tensorflow_errors(tf: Any) -> Errors:
+    return (tf.errors.OpError, ValueError, TypeError, RuntimeError)
+
+
+def _load_saved_model(path: str, spec: ModelSpec) -> tuple[Call, Errors]:
+    tf = _tensorflow()
+    try:
+        loaded = tf.saved_model.load(path)
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise UsageError(f"TensorFlow can't load {path}: {error}") from error
+    if spec.signature == CALL:
+        function = call_of(loaded)
+    elif spec.signature in loaded.signatures:
+        signature = loaded.signatures[spec.signature]
+        function = lambda tensor: signature(**{spec.input_name: tensor})  # noqa: E731
+    else:
+        raise UsageError(
+            f"the model has no signature {spec.signature!r}; it has {', '.join(loaded.signatures)}"
+        )
+
+    def call(batch: np.ndarray, keep: Any = loaded) -> dict[str, np.ndarray]:  # its functions alone don't
+        tensor = tf.constant(batch, tf.string) if batch.dtype == object else tf.constant(batch)
+        outputs = named_outputs(function(tensor))
+        return {name: outputs[name].numpy() for name in wanted_outputs(spec)}
+
+    return call, _tensorflow_errors(tf)
+
+
+def _load_keras(path: str, spec: ModelSpec) -> tuple[Call, Errors]:
+    from beam_vision.inference import keras_model
+
+    tf = _tensorflow()
+    function = keras_model.trace(keras_model.with_layer(keras_model.open_model(path), spec.embedding_output))
+
+    def call(batch: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = function(tf.constant(batch))
+        return {name: outputs[name].numpy() for name in wanted_outputs(spec)}
+
+    return call, _tensorflow_errors(tf)
+
+
+def _load_onnx(path: str, spec: ModelSpec) -> tuple[Call, Errors]:
+    from beam_vision.inference import onnx_model
+
+    session = onnx_model.open_session(path)
+    names = wanted_outputs(spec)
+
+    def call(batch: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, {spec.input_name: batch}), strict=True))
+
+    return call, onnx_model.run_errors()

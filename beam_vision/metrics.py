@@ -1,0 +1,97 @@
+"""Names of every counter and distribution, and the tally behind the progress line of a local run.
+
+Every transform counts through :func:`count` and :func:`observe`: they update Beam's metrics, and the
+process-wide :data:`TALLY` that a local run's progress line reads (Beam's local runner shows its own
+metrics only at the end).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+NAMESPACE = "beam_vision"
+
+# counters
+LISTED = "images_listed"
+SKIPPED_FILES = "files_skipped"
+READ = "images_read"
+READ_BYTES = "bytes_read"
+DECODED = "images_decoded"
+INFERRED = "images_inferred"
+DONE = "images_done"
+FAILED = "images_failed"
+RESUMED = "images_already_done"
+BATCHES = "batches"
+BISECTED = "batches_bisected"
+HALVED = "batches_halved_for_memory"
+
+# distributions
+BATCH_SIZE = "batch_size"
+READ_MS = "read_ms_per_batch"
+DECODE_MS = "decode_ms_per_image"
+DECODE_WAIT_MS = "decode_wait_ms_per_batch"
+INFERENCE_MS = "inference_ms_per_batch"
+MODEL_LOAD_MS = "model_load_ms"
+
+
+class Tally:
+    """Counts of this process, for the progress line and the stage timings of a local run."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._sums: Counter[str] = Counter()
+
+    def add(self, name: str, amount: int) -> None:
+        """Adds to a counter."""
+        with self._lock:
+            self._counts[name] += amount
+
+    def add_observation(self, name: str, value: int) -> None:
+        """Adds one observation to a distribution (its count and sum are kept)."""
+        with self._lock:
+            self._counts[name] += 1
+            self._sums[name] += value
+
+    def counts(self) -> dict[str, int]:
+        """Counters, and for each distribution how many observations it has."""
+        with self._lock:
+            return dict(self._counts)
+
+    def sums(self) -> dict[str, int]:
+        """For each distribution the sum of what was observed."""
+        with self._lock:
+            return dict(self._sums)
+
+    def clear(self) -> None:
+        """Starts again from nothing (at the start of a job)."""
+        with self._lock:
+            self._counts.clear()
+            self._sums.clear()
+
+
+TALLY = Tally()
+
+
+def count(name: str, amount: int = 1) -> None:
+    """Adds to a counter. Call it on a thread of the runner's, never in a pool of our own: Beam's metrics
+    find their bundle by the thread."""
+    from apache_beam.metrics import Metrics
+
+    Metrics.counter(NAMESPACE, name).inc(amount)
+    TALLY.add(name, amount)
+
+
+def observe(name: str, value: float) -> None:
+    """Adds a value (rounded to an integer) to a distribution; on a runner's thread, as :func:`count`."""
+    from apache_beam.metrics import Metrics
+
+    Metrics.distribution(NAMESPACE, name).update(round(value))
+    TALLY.add_observation(name, round(value))
+
+
+def count_failure(reason: str) -> None:
+    """Counts a failure, in all and by its reason."""
+    count(FAILED)
+    count(f"{FAILED}_{reason}")

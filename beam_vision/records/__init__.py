@@ -1,0 +1,1 @@
+"""Images and labels as TFRecord datasets: plan, write, prove, read."""

@@ -1,0 +1,190 @@
+"""PTransforms that decide where each image goes, from refs and fingerprints alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import google_crc32c
+
+import beam_vision.coders  # noqa: F401
+from beam_vision import metrics, storage
+from beam_vision.digest import content_digest
+from beam_vision.errors import Stage
+from beam_vision.failures import FAILED, Guard, Outcome
+from beam_vision.records.ahead import map_ahead
+from beam_vision.records.layout import MANIFEST, shard_count, shard_of
+from beam_vision.records.plan import DatasetPlan, Job
+from beam_vision.records.shard import Item
+from beam_vision.records.splits import SplitRule
+from beam_vision.records.writer import READ_THREADS, Read
+from beam_vision.types import Failure, ImageRef
+
+beam.coders.registry.register_row(Item)
+
+_BATCH = 256
+_SLOT = Item(ImageRef(key="", uri=""), sha256="", crc32c=0, n_bytes=0)
+"""Stands in every shard's group, so that a shard without images is written too."""
+
+Slot = tuple[str, int]
+"""A split and the number of a shard in it."""
+
+
+class FingerprintImages(beam.PTransform):
+    """Refs -> Outcome(:class:`~beam_vision.records.shard.Item`, failures): the sha256 and size of each file.
+
+    Args:
+      read: gives a file's bytes.
+      run_id: stands in failures.
+      attempt: stands in failures.
+    """
+
+    def __init__(self, read: Read, *, run_id: str = "", attempt: int = 1) -> None:
+        super().__init__()
+        self._do = _Fingerprint(read, run_id, attempt)
+
+    def expand(self, refs: beam.PCollection) -> Outcome:
+        """Batches of refs, read by threads."""
+        done = (
+            refs
+            | "Batch" >> beam.BatchElements(min_batch_size=_BATCH, max_batch_size=_BATCH)
+            | "Read"
+            >> beam.ParDo(self._do).with_output_types(Item, failed=Failure).with_outputs(FAILED, main="good")
+        )
+        return Outcome(done.good, done[FAILED])
+
+
+class _Fingerprint(beam.DoFn):
+    def __init__(self, read: Read, run_id: str, attempt: int) -> None:
+        self._read = read
+        self._guard = Guard(self._fingerprint, Stage.READ, run_id=run_id, attempt=attempt)
+
+    def setup(self) -> None:
+        self._pool = ThreadPoolExecutor(READ_THREADS, "fingerprint")
+
+    def teardown(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def process(self, refs: list[ImageRef]) -> Iterator[Any]:
+        results = map_ahead(
+            self._pool,
+            lambda ref: self._guard(ref, ref),
+            refs,
+            most=_BATCH,
+            most_bytes=1,
+            size_bytes=lambda _: 0,
+        )
+        for result in results:
+            if isinstance(result, Failure):
+                metrics.count_failure(result.reason)
+                yield beam.pvalue.TaggedOutput(FAILED, result)
+            else:
+                metrics.count(metrics.READ)
+                metrics.count(metrics.READ_BYTES, result.n_bytes)
+                yield result
+
+    def _fingerprint(self, ref: ImageRef) -> Item:
+        data = self._read(ref.uri)
+        return Item(ref, content_digest(data), google_crc32c.value(data), len(data))
+
+
+class Planned(NamedTuple):
+    """``items``: ((split, shard), Item); ``plan``: one DatasetPlan, or none when there is no image."""
+
+    items: beam.PCollection
+    plan: beam.PCollection
+    failed: beam.PCollection
+
+
+class PlanShards(beam.PTransform):
+    """Items and the refs they came from -> :class:`Planned`.
+
+    Args:
+      job: what is asked for.
+      classes: the class list; empty: all labels of the refs, sorted.
+    """
+
+    def __init__(self, job: Job, *, classes: Iterable[str] = ()) -> None:
+        super().__init__()
+        self._job = job
+        self._classes = tuple(classes)
+
+    def expand(self, inputs: tuple[beam.PCollection, beam.PCollection]) -> Planned:
+        """Only refs and sha256s are grouped, never a file's bytes."""
+        items, refs = inputs
+        wanted = items | "WantedSplit" >> beam.ParDo(_WantedSplit(self._job)).with_output_types(
+            tuple[str, Item], failed=Failure
+        ).with_outputs(FAILED, main="good")
+        placed = (
+            wanted.good
+            | "CopiesTogether" >> beam.GroupByKey()
+            | "OneSplit" >> beam.FlatMap(_one_split, self._job.rule).with_output_types(tuple[str, Item])
+        )
+        sizes = (
+            placed
+            | "Sizes"
+            >> beam.MapTuple(lambda split, item: (split, item.n_bytes)).with_output_types(tuple[str, int])
+            | "BytesPerSplit" >> beam.CombinePerKey(sum)
+        )
+        labels = (
+            refs
+            | "Labels" >> beam.FlatMap(lambda ref: ref.labels).with_output_types(str)
+            | "Distinct" >> beam.Distinct()
+        )
+        plan = (
+            items.pipeline
+            | "Once" >> beam.Create([None])
+            | "Plan"
+            >> beam.FlatMap(
+                _plan, self._job, self._classes, beam.pvalue.AsDict(sizes), beam.pvalue.AsList(labels)
+            ).with_output_types(DatasetPlan)
+        )
+        slotted = placed | "Slot" >> beam.Map(_slot, beam.pvalue.AsSingleton(plan)).with_output_types(
+            tuple[Slot, Item]
+        )
+        empty = plan | "AllSlots" >> beam.FlatMap(_all_slots).with_output_types(tuple[Slot, Item])
+        return Planned((slotted, empty) | "Items" >> beam.Flatten(), plan, wanted[FAILED])
+
+
+class _WantedSplit(beam.DoFn):
+    def __init__(self, job: Job) -> None:
+        rule = job.rule
+        self._guard = Guard(rule.wanted, Stage.SOURCE, run_id=job.run_id, attempt=job.attempt)
+
+    def process(self, item: Item) -> Iterator[Any]:
+        split = self._guard(item.ref, item.ref, item.sha256)
+        if isinstance(split, Failure):
+            metrics.count_failure(split.reason)
+            yield beam.pvalue.TaggedOutput(FAILED, split)
+        else:
+            yield item.sha256, item
+
+
+def _one_split(copies: tuple[str, Iterable[Item]], rule: SplitRule) -> Iterator[tuple[str, Item]]:
+    sha256, found = copies
+    items = list(found)
+    split = rule.resolve({rule.wanted(item.ref, sha256) for item in items})
+    return ((split, item) for item in items)
+
+
+def _plan(
+    _: None, job: Job, classes: tuple[str, ...], sizes: dict[str, int], labels: list[str]
+) -> Iterator[DatasetPlan]:
+    """The plan, unless there is no image. From here on an earlier dataset in the folder is no more."""
+    if sizes:
+        storage.delete(storage.join(job.folder, MANIFEST))
+        shards = {
+            split: shard_count(sizes.get(split, 0), job.target_shard_bytes) for split in job.rule.splits
+        }
+        yield DatasetPlan(shards, classes or tuple(sorted(labels)))
+
+
+def _slot(placed: tuple[str, Item], plan: DatasetPlan) -> tuple[Slot, Item]:
+    split, item = placed
+    return (split, shard_of(item.ref.key, plan.shards[split])), item
+
+
+def _all_slots(plan: DatasetPlan) -> Iterator[tuple[Slot, Item]]:
+    return (((split, index), _SLOT) for split, of in plan.shards.items() for index in range(of))

@@ -1,0 +1,208 @@
+"""Reads a dataset for training, as a ``tf.data.Dataset`` of batches decoded by the project's one decoder.
+
+``tf.io.decode_image`` would ignore what our decoder heeds, and a model would be served other pixels than it
+was trained on. So records are parsed by TensorFlow, and decoded, a batch at a time, by threads that call
+:func:`beam_vision.images.codec.decode`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from beam_vision import deps, storage
+from beam_vision.errors import UsageError, VisionError
+from beam_vision.images import codec
+from beam_vision.images.geometry import VALUE_RANGES, normalize
+from beam_vision.records.ahead import cores
+from beam_vision.records.example import CLASS_LABEL, ENCODED, KEY
+from beam_vision.records.manifest import DatasetManifest, Split, read_manifest
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+SHUFFLE_BYTES = 256 * 2**20
+"""The shuffle buffer holds about this many bytes."""
+
+_OPEN_SHARDS = 16
+_BLOCK = 16
+_BATCHES_AT_ONCE = 2
+
+Augment = Callable[[Any, Any], tuple[Any, Any]]
+
+
+def decode_settings(
+    image_size: tuple[int, int], *, resize: str = "stretch", interpolation: str = "bilinear"
+) -> codec.DecodeSettings:
+    """How :func:`load_dataset` decodes; its digest belongs beside a model that is trained on it.
+
+    Args:
+      image_size: (height, width) in pixels.
+    """
+    height, width = image_size
+    return codec.DecodeSettings(height_px=height, width_px=width, resize=resize, interpolation=interpolation)
+
+
+def load_dataset(
+    folder: str,
+    split: str,
+    *,
+    batch_size: int,
+    image_size: tuple[int, int],
+    resize: str = "stretch",
+    interpolation: str = "bilinear",
+    value_range: str = "0..255",
+    shuffle: bool = False,
+    seed: int = 0,
+    augment: Augment | None = None,
+    cache: bool | str = False,
+    repeat: bool = False,
+    drop_remainder: bool = False,
+    num_parallel: int = 0,
+    prefetch: int = 2,
+) -> tf.data.Dataset:
+    """A split as batches ``(images, labels)``; the same arguments give the same batches in the same order.
+
+    ``images`` is float32 ``[N, height, width, 3]`` RGB in ``value_range``. ``labels`` is int64 ``[N]``, the
+    label's place in the manifest's class list (-1 without a label); where the dataset has images with
+    several labels it is float32 ``[N, classes]`` of zeros and ones.
+
+    Args:
+      folder: the dataset's.
+      split: its name.
+      image_size: (height, width) in pixels.
+      resize: ``stretch``, ``letterbox`` or ``center_crop``.
+      interpolation: see :class:`~beam_vision.images.codec.DecodeSettings`.
+      value_range: see :func:`~beam_vision.images.geometry.normalize`.
+      shuffle: in another order at each pass, from ``seed``: shards among themselves, then images within
+        :data:`SHUFFLE_BYTES`.
+      augment: called with a batch of TensorFlow tensors, gives such a batch.
+      cache: decoded pixels are kept for later passes: True or ``"memory"`` in memory (uint8), else in
+        files that begin with this path.
+      repeat: begin again at the end, forever.
+      drop_remainder: leave out a last batch that isn't full.
+      num_parallel: threads that decode; 0: as many as there are cores.
+      prefetch: batches made ready while the model works.
+
+    Raises:
+      UsageError: no such dataset or split, or a value out of its range.
+    """
+    tf = deps.need("tensorflow")
+    if value_range not in VALUE_RANGES:
+        raise UsageError(f"value_range {value_range!r} is none of {', '.join(VALUE_RANGES)}")
+    manifest = read_manifest(folder)
+    info = _split(manifest, split, folder)
+    settings = decode_settings(image_size, resize=resize, interpolation=interpolation)
+    decode = _Decoder(settings, image_size, num_parallel or cores())
+    data = _records(folder, info, shuffle=shuffle, seed=seed)
+    if shuffle and not cache:
+        data = data.shuffle(_buffer(info.bytes // max(info.images, 1), info.images), seed=seed)
+    data = data.batch(batch_size, drop_remainder=drop_remainder and not cache)
+    data = data.map(functools.partial(_parse, len(manifest.classes) if manifest.multi_label else 0))
+    data = data.map(decode.in_graph, num_parallel_calls=_BATCHES_AT_ONCE)
+    if cache:
+        data = data.unbatch().cache("" if cache in (True, "memory") else str(cache))
+        if shuffle:
+            data = data.shuffle(_buffer(3 * image_size[0] * image_size[1], info.images), seed=seed)
+        data = data.batch(batch_size, drop_remainder=drop_remainder)
+    batches = info.images // batch_size if drop_remainder else -(-info.images // batch_size)
+    data = data.apply(tf.data.experimental.assert_cardinality(batches))
+    if repeat:
+        data = data.repeat()
+    data = data.map(_Normalize(value_range).in_graph, num_parallel_calls=_BATCHES_AT_ONCE)
+    if augment is not None:
+        data = data.map(augment, num_parallel_calls=_BATCHES_AT_ONCE)
+    options = tf.data.Options()
+    options.deterministic = True
+    return data.prefetch(prefetch).with_options(options)
+
+
+def _split(manifest: DatasetManifest, split: str, folder: str) -> Split:
+    if split not in manifest.splits:
+        raise UsageError(f"{folder} has no split {split!r}, only {', '.join(manifest.splits)}")
+    return manifest.splits[split]
+
+
+def _records(folder: str, info: Split, *, shuffle: bool, seed: int) -> tf.data.Dataset:
+    """The serialized records, of several shards in turn."""
+    tf = deps.need("tensorflow")
+    paths = [storage.local(storage.join(folder, shard.name)) for shard in info.shards]
+    files = tf.data.Dataset.from_tensor_slices(paths)
+    if shuffle:
+        files = files.shuffle(len(paths), seed=seed)
+    return files.interleave(
+        tf.data.TFRecordDataset,
+        cycle_length=min(len(paths), _OPEN_SHARDS),
+        block_length=_BLOCK,
+        num_parallel_calls=min(len(paths), cores()),
+        deterministic=True,
+    )
+
+
+def _buffer(image_bytes: int, images: int) -> int:
+    return max(1, min(images, SHUFFLE_BYTES // max(image_bytes, 1)))
+
+
+def _parse(multi_hot: int, serialized: Any) -> tuple[Any, Any, Any]:
+    """A batch of records -> encoded images, keys, labels."""
+    tf = deps.need("tensorflow")
+    one = tf.io.FixedLenFeature([], tf.string)
+    found = tf.io.parse_example(
+        serialized, {ENCODED: one, KEY: one, CLASS_LABEL: tf.io.VarLenFeature(tf.int64)}
+    )
+    ids = found[CLASS_LABEL]
+    if multi_hot:
+        labels = tf.cast(tf.sparse.to_indicator(ids, multi_hot), tf.float32)
+    else:
+        first = tf.sparse.slice(ids, [0, 0], [tf.shape(ids, tf.int64)[0], 1])
+        labels = tf.sparse.to_dense(tf.sparse.reset_shape(first, [first.dense_shape[0], 1]), default_value=-1)
+        labels = labels[:, 0]
+    return found[ENCODED], found[KEY], labels
+
+
+class _Decoder:
+    """Decodes batches in threads."""
+
+    def __init__(self, settings: codec.DecodeSettings, image_size: tuple[int, int], threads: int) -> None:
+        self._settings = settings
+        self._shape = (*image_size, 3)
+        self._pool = _pool(threads)
+
+    def in_graph(self, encoded: Any, keys: Any, labels: Any) -> tuple[Any, Any]:
+        tf = deps.need("tensorflow")
+        pixels = tf.numpy_function(self._decode, [encoded, keys], tf.uint8)
+        pixels.set_shape([None, *self._shape])
+        return pixels, labels
+
+    def _decode(self, encoded: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        out = np.empty((len(encoded), *self._shape), np.uint8)
+
+        def decode_one(place: int) -> None:
+            try:
+                out[place] = codec.decode(encoded[place], self._settings).pixels
+            except VisionError as error:
+                raise ValueError(f"image {keys[place].decode()}: {error}") from error
+
+        for _ in self._pool.map(decode_one, range(len(encoded))):
+            pass
+        return out
+
+
+class _Normalize:
+    def __init__(self, value_range: str) -> None:
+        self._value_range = value_range
+
+    def in_graph(self, pixels: Any, labels: Any) -> tuple[Any, Any]:
+        tf = deps.need("tensorflow")
+        images = tf.numpy_function(lambda batch: normalize(batch, self._value_range), [pixels], tf.float32)
+        images.set_shape(pixels.shape)
+        return images, labels
+
+
+@functools.lru_cache(maxsize=8)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "decode")

@@ -1,0 +1,191 @@
+"""The front of the room: build and update an index (:mod:`~beam_vision.search.build`), open one, ask it."""
+
+from __future__ import annotations
+
+import difflib
+from bisect import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from beam_vision.errors import DigestMismatch, UsageError
+from beam_vision.search.base import Store, VectorIndex
+from beam_vision.search.build import Built, build, update
+from beam_vision.search.bundle import IndexManifest, open_bundle
+from beam_vision.search.exact import ExactIndex
+from beam_vision.search.filtering import matching_rows
+from beam_vision.search.vectors import describe_bad, read_vectors
+from beam_vision.types import Neighbor
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Built", "Found", "Index", "build", "open_index", "open_table", "update"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Neighbours for each query, best first, and what the searcher should be told."""
+
+    neighbors: list[list[Neighbor]]
+    notes: list[str]
+
+
+class Index:
+    """Vectors that can be asked for neighbours; made by :func:`open_index` or :func:`open_table`.
+
+    Attributes:
+      index: the vectors by key, and the way to search them.
+      rows: the other columns, row for row.
+      model_digest, preprocessing_digest: what made the vectors; ``""``: unknown.
+      notes: what the opening has to say.
+      manifest: the index folder's; None for a table.
+    """
+
+    def __init__(
+        self,
+        index: VectorIndex,
+        rows: pa.Table,
+        *,
+        model_digest: str,
+        preprocessing_digest: str,
+        notes: Sequence[str] = (),
+        manifest: IndexManifest | None = None,
+    ) -> None:
+        self.index = index
+        self.rows = rows
+        self.model_digest = model_digest
+        self.preprocessing_digest = preprocessing_digest
+        self.notes = list(notes)
+        self.manifest = manifest
+
+    def __len__(self) -> int:
+        return len(self.index.store)
+
+    def search(self, vectors: np.ndarray, k: int = 10, *, where: str = "") -> Found:
+        """The ``k`` nearest images of each query: exactly k where so many are there, else all of them.
+
+        Args:
+          vectors: real ``[D]`` or ``[Q, D]``.
+          k: at least 1.
+          where: a SQL expression over the index's columns; empty: all rows.
+
+        Raises:
+          UsageError: a query is not finite, zero or of another dimension; ``k`` or ``where`` is wrong.
+        """
+        return self._search(vectors, k, where, leave_out=None)
+
+    def search_key(self, key: str, k: int = 10, *, where: str = "", include_self: bool = False) -> Found:
+        """The ``k`` nearest images of one that is in the index, itself left out unless asked for.
+
+        Raises:
+          UsageError: no such key (the nearest one is named); ``k`` or ``where`` is wrong.
+        """
+        row = self.index.store.row_of.get(key)
+        if row is None:
+            raise UsageError(f"no image with the key {key!r}{_did_you_mean(key, self.index.store)}")
+        query = self.index.store.vectors[row]
+        return self._search(query, k, where, leave_out=None if include_self else row)
+
+    def require_made_by(self, *, model_digest: str, preprocessing_digest: str) -> None:
+        """Refuses a query vector that the index's vectors can't be compared with.
+
+        Raises:
+          DigestMismatch: it comes from another model, or from an image prepared in another way.
+        """
+        for what, asked, own in (
+            ("model", model_digest, self.model_digest),
+            ("preprocessing", preprocessing_digest, self.preprocessing_digest),
+        ):
+            if asked != own:
+                raise DigestMismatch(
+                    what,
+                    expected=own or "(the index doesn't say)",
+                    found=asked or "(the model doesn't say)",
+                    remedy="search with the model bundle that made the table, or embed the images again",
+                )
+
+    def _search(self, vectors: np.ndarray, k: int, where: str, *, leave_out: int | None) -> Found:
+        if k < 1:
+            raise UsageError(f"k is at least 1, not {k}")
+        among = matching_rows(self.rows, where) if where.strip() else None
+        there = len(self) if among is None else len(among)
+        if leave_out is not None:
+            there -= among is None or bool(np.isin(leave_out, among))
+        hits = self.index.search(vectors, k + (leave_out is not None), among=among)
+        found = [
+            [(row, score) for row, score in zip(*query, strict=True) if row != leave_out][:k]
+            for query in zip(hits.ids.tolist(), hits.scores.tolist(), strict=True)
+        ]
+        notes = [*self.notes, f"searched: {hits.how}"]
+        if k > there:
+            notes.append(f"only {there:,} rows {'match' if where.strip() else 'are there'}: all are given")
+        return Found(self._neighbors(found), notes)
+
+    def _neighbors(self, found: list[list[tuple[int, float]]]) -> list[list[Neighbor]]:
+        import pyarrow as pa
+
+        numbers = pa.array([row for query in found for row, _ in query], pa.int64())
+        names = [name for name in ("uri", "label", "attributes") if name in self.rows.column_names]
+        described = iter(self.rows.select(["key", *names]).take(numbers).to_pylist())
+        return [
+            [_neighbor(next(described), score, rank) for rank, (_, score) in enumerate(query, 1)]
+            for query in found
+        ]
+
+
+def _neighbor(row: dict, score: float, rank: int) -> Neighbor:
+    return Neighbor(
+        key=row["key"],
+        score=score,
+        rank=rank,
+        uri=row.get("uri") or "",
+        label=row.get("label"),
+        attributes=dict(row.get("attributes") or ()),
+    )
+
+
+def _did_you_mean(key: str, store: Store) -> str:
+    """The nearest key, looked for among those that begin or end alike."""
+    near: set[str] = set()
+    for turned in (1, -1):
+        ordered = sorted(known[::turned] for known in store.keys)
+        at = bisect(ordered, key[::turned])
+        near.update(known[::turned] for known in ordered[max(0, at - 25) : at + 25])
+    best = difflib.get_close_matches(key, sorted(near), n=1, cutoff=0.3)
+    return f"; did you mean {best[0]!r}?" if best else f"; there are {len(store):,} others"
+
+
+def open_index(folder: str) -> Index:
+    """Opens an index folder; its vectors are mapped into memory.
+
+    Raises:
+      UsageError: there is no index, or it is not whole.
+    """
+    opened = open_bundle(folder)
+    return Index(
+        opened.index,
+        opened.rows,
+        model_digest=opened.manifest.model_digest,
+        preprocessing_digest=opened.manifest.preprocessing_digest,
+        notes=opened.notes,
+        manifest=opened.manifest,
+    )
+
+
+def open_table(folder: str, *, skip_bad_vectors: bool = False) -> Index:
+    """Opens a table as an exact index.
+
+    Raises:
+      UsageError, DigestMismatch: as :func:`~beam_vision.search.vectors.read_vectors` raises them.
+    """
+    source = read_vectors(folder, skip_bad_vectors=skip_bad_vectors)
+    return Index(
+        ExactIndex(source.store),
+        source.rows,
+        model_digest=source.model_digest,
+        preprocessing_digest=source.preprocessing_digest,
+        notes=[f"{describe_bad(source.skipped)}; left out"] if source.skipped else [],
+    )

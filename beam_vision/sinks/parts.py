@@ -1,0 +1,186 @@
+"""Files of rows: staged small ones, and the parts of a table that are made from them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from beam_vision import storage
+from beam_vision.digest import content_digest
+from beam_vision.sinks.rows import RowSettings, to_table
+from beam_vision.table import Part
+from beam_vision.types import Prediction
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PART_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """A whole Parquet file of rows.
+
+    Attributes:
+      path: where it is.
+      rows: how many it holds.
+      size_bytes: how large it is.
+      key_hashes: the first 8 bytes of blake2b of each row's key, row after row.
+      is_part: whether it is a part of the table already, and not a staged file.
+    """
+
+    path: str
+    rows: int
+    size_bytes: int
+    key_hashes: bytes
+    is_part: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that goes into a part, but for the rows with the indices ``without``."""
+
+    path: str
+    without: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """A part to write: its file name and what goes into it."""
+
+    name: str
+    sources: tuple[Source, ...]
+
+
+def hash_keys(keys: Iterable[str]) -> bytes:
+    """8 bytes for each key, the same on every machine."""
+    return b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
+
+
+def stage(folder: str, rows: Sequence[Prediction], settings: RowSettings, run_id: str) -> RowFile:
+    """Writes rows to one Parquet file in ``folder``, named by its content."""
+    table = to_table(rows, settings, run_id)
+    data = to_parquet(table)
+    path = storage.join(folder, f"{content_digest(data)[:32]}.parquet")
+    storage.write_bytes(path, data)
+    return RowFile(path, table.num_rows, len(data), hash_keys(table["key"].to_pylist()))
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """The bytes of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    sink = pa.BufferOutputStream()
+    # Vectors have nothing to gain from a dictionary and little from compression; texts have much.
+    pq.write_table(table, sink, compression="zstd", use_dictionary=text)
+    return sink.getvalue().to_pybytes()
+
+
+def read_kept(path: str, settings: RowSettings, *, is_part: bool) -> tuple[RowFile, list[str]] | None:
+    """A file of an earlier run with its keys; None when its rows were made with other settings."""
+    import pyarrow.parquet as pq
+
+    with storage.open_read(path) as file:
+        size_bytes = file.seek(0, os.SEEK_END)
+        parquet = pq.ParquetFile(file)
+        if not settings.made(parquet.schema_arrow):
+            return None
+        keys = parquet.read(columns=["key"])["key"].to_pylist()
+    return RowFile(path, len(keys), size_bytes, hash_keys(keys), is_part), keys
+
+
+def find_repeated(files: Sequence[RowFile]) -> dict[str, tuple[int, ...]]:
+    """Rows whose key an earlier row has, as ``{path: row indices}``; earlier files and rows win.
+
+    Hashes (8 bytes a row) find the candidates, in memory; then only their files' keys are read and compared.
+    """
+    if not files:
+        return {}
+    hashes = np.concatenate([np.frombuffer(file.key_hashes, "<u8") for file in files])
+    _, group, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
+    candidates = np.flatnonzero(sizes[group] > 1)
+    if not candidates.size:
+        return {}
+    starts = np.cumsum([0, *(file.rows for file in files)])
+    keys: dict[int, list[str]] = {}
+    seen: set[str] = set()
+    repeated: dict[str, list[int]] = {}
+    for position in candidates:
+        which = int(np.searchsorted(starts, position, side="right")) - 1
+        row = int(position - starts[which])
+        if which not in keys:
+            keys[which] = _keys(files[which].path)
+        key = keys[which][row]
+        if key in seen:
+            repeated.setdefault(files[which].path, []).append(row)
+        seen.add(key)
+    return {path: tuple(rows) for path, rows in repeated.items()}
+
+
+def _keys(path: str) -> list[str]:
+    import pyarrow.parquet as pq
+
+    with storage.open_read(path) as file:
+        return pq.read_table(file, columns=["key"])["key"].to_pylist()
+
+
+def plan_parts(
+    files: Sequence[RowFile],
+    repeated: dict[str, tuple[int, ...]],
+    *,
+    run_id: str,
+    part_bytes: int = PART_BYTES,
+) -> tuple[list[PartTask], list[Part]]:
+    """Which parts to write, and which parts of the table stay as they are.
+
+    A part that is at least half as large as asked for stays; smaller ones are written again together with
+    the staged files, so that many small runs don't leave many small parts. A table without rows gets one
+    part without rows, so that readers find its columns.
+    """
+    stay: list[RowFile] = []
+    groups: list[list[RowFile]] = []
+    room = 0
+    for file in files:
+        if file.is_part and file.size_bytes >= part_bytes // 2 and file.path not in repeated:
+            stay.append(file)
+        elif len(repeated.get(file.path, ())) < file.rows:
+            if file.size_bytes > room or not groups:
+                groups.append([])
+                room = part_bytes
+            groups[-1].append(file)
+            room -= file.size_bytes
+    alone = [g for g in groups if len(g) == 1 and g[0].is_part and g[0].path not in repeated]
+    stay += [group[0] for group in alone]
+    groups = [group for group in groups if group not in alone]
+    if not groups and not stay:
+        groups.append([])
+    tasks = []
+    for number, group in enumerate(groups):
+        sources = tuple(Source(file.path, repeated.get(file.path, ())) for file in group)
+        tasks.append(PartTask(f"part-{run_id}-{number:05d}.parquet", sources))
+    return tasks, [Part(file.path.rpartition("/")[2], file.rows, file.size_bytes) for file in stay]
+
+
+def write_part(task: PartTask, folder: str, settings: RowSettings) -> Part:
+    """Writes one part, rows sorted by key, into ``folder``. Doing it again gives the same file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = settings.schema()
+    tables = [schema.empty_table()]
+    for source in task.sources:
+        with storage.open_read(source.path) as file:
+            table = pq.read_table(file)
+        keep = np.setdiff1d(np.arange(table.num_rows), source.without)
+        tables.append((table if not source.without else table.take(keep)).cast(schema))
+    whole = pa.concat_tables(tables).sort_by("key")
+    data = to_parquet(whole)
+    storage.write_bytes(storage.join(folder, task.name), data)
+    return Part(task.name, whole.num_rows, len(data))

@@ -1,0 +1,1 @@
+"""The world -> ImageRef -> EncodedImage: folders, globs, manifests and TFRecord datasets."""

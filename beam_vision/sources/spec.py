@@ -1,0 +1,169 @@
+"""What ``--images`` means: found from the path, checked before anything runs."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from beam_vision import storage
+from beam_vision.errors import Reason, UsageError
+from beam_vision.sources import listing, manifest
+from beam_vision.sources.files import is_image_name, is_shard_name, read_error
+
+FORMATS = ("auto", "folder", "glob", "csv", "jsonl", "parquet", "tfrecord")
+TFRECORD_KIND = "beam-vision tfrecords"
+_MANIFESTS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+_LOOKED_AT = 1000
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """A source that was found and checked.
+
+    Attributes:
+      format: ``folder``, ``glob``, ``csv``, ``jsonl``, ``parquet`` or ``tfrecord``.
+      paths: absolute: the folder, the manifest, the patterns, or the folder of a TFRecord dataset with
+        a ``/`` at its end.
+      image_root: where relative URIs of a manifest start; empty for the other formats.
+    """
+
+    format: str
+    paths: tuple[str, ...]
+    image_root: str = ""
+
+    @property
+    def path(self) -> str:
+        """The one path of a folder or a manifest."""
+        return self.paths[0]
+
+
+def resolve(images: str, format: str = "auto", image_root: str = "") -> SourceSpec:
+    """Finds out what ``images`` is, and checks that it is there and readable as that.
+
+    ``auto`` takes, in this order: an existing folder (whatever characters its name holds) as a TFRecord
+    dataset if it has our manifest or no images but shards, else as a folder of class folders; an existing
+    file as a manifest, a shard or a single image, by its extension; anything with wildcards or commas as
+    patterns. A comma always parts patterns, unless the whole text is the path of something local: in a
+    pattern write ``?`` for a comma of a file's name.
+
+    Args:
+      images: a path, a remote URI, or patterns with commas between them.
+      format: one of :data:`FORMATS`.
+      image_root: where relative URIs of a manifest start (default: the manifest's folder).
+
+    Raises:
+      UsageError: nothing is there, it isn't of that format, or a manifest's header is not usable.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"--format {format} is none of {', '.join(FORMATS)}")
+    if not images.strip(" ,"):
+        raise UsageError(f"--images {images!r} is empty; give a folder, a glob, a manifest or TFRecords")
+    try:
+        return _resolve(images, _find_format(images) if format == "auto" else format, image_root)
+    except UsageError:
+        raise
+    except Exception as error:
+        known = read_error(error, images)
+        if known.reason is Reason.READ_ERROR and not isinstance(error, OSError):
+            raise
+        raise UsageError(f"--images: {known.detail}") from error
+
+
+def _resolve(images: str, format: str, image_root: str) -> SourceSpec:
+    if format == "folder":
+        if not _is_folder(images):
+            state = "is not a folder" if _exists(images) else "does not exist"
+            raise UsageError(f"--images {images} {state}; --format folder needs a folder of class folders")
+        return SourceSpec("folder", (storage.absolute(images).rstrip("/") or "/",))
+    if format == "tfrecord" and _is_folder(images):
+        return SourceSpec("tfrecord", (storage.absolute(images).rstrip("/") + "/",))
+    if format in ("glob", "tfrecord"):
+        return SourceSpec(format, tuple(map(_pattern, _split(images))))
+    return _manifest_spec(images, format, image_root)
+
+
+def _find_format(images: str) -> str:
+    if _is_folder(images):
+        return "tfrecord" if _holds_tfrecords(images) else "folder"
+    parts = _split(images)
+    name = os.path.basename(images.rstrip("/"))
+    is_pattern = len(parts) > 1 or (listing.has_wildcard(images) and not _exists(images))
+    if all(is_shard_name(os.path.basename(part)) for part in parts):
+        return "tfrecord"
+    extension = os.path.splitext(name)[1].lower()
+    if extension in _MANIFESTS:
+        if is_pattern:
+            raise UsageError(f"--images {images}: one manifest at a time; join them into one file")
+        return _MANIFESTS[extension]
+    if not is_pattern and not _exists(images):
+        raise UsageError(f"--images {images} does not exist; give a folder, a glob, a manifest or TFRecords")
+    return "glob"
+
+
+def _manifest_spec(images: str, format: str, image_root: str) -> SourceSpec:
+    if not _exists(images) or _is_folder(images):
+        raise UsageError(f"--images {images} is not an existing file; --format {format} needs one manifest")
+    if image_root and not storage.is_remote(image_root) and not _is_folder(image_root):
+        raise UsageError(f"--image_root {image_root} is not a folder")
+    path = storage.absolute(images)
+    manifest.check_header(path, format)
+    return SourceSpec(format, (path,), storage.absolute(image_root) if image_root else "")
+
+
+def _split(images: str) -> list[str]:
+    """The patterns of a comma-separated list; a path that exists is one, whatever its name holds."""
+    if not storage.is_remote(images) and _exists(images):
+        return [images]
+    parts = [part.strip() for part in images.split(",") if part.strip()]
+    for part in parts:
+        if storage.is_remote(part) and listing.has_wildcard(part.partition("://")[2].partition("/")[0]):
+            raise UsageError(f"{part}: a bucket's name can't hold a wildcard")
+    return parts
+
+
+def _pattern(part: str) -> str:
+    """An absolute pattern; what exists under just that name is taken literally."""
+    if _is_folder(part):
+        raise UsageError(f"{part} is a folder among patterns; write {storage.join(part, '**')} for all in it")
+    path = storage.absolute(part)
+    if not storage.is_remote(path) and os.path.exists(path):
+        return listing.escape(path)
+    if not listing.has_wildcard(path) and not _exists(listing.unescape(path)):
+        raise UsageError(f"--images {part} does not exist")
+    listing.glob_regex(path)
+    return path
+
+
+def _exists(path: str) -> bool:
+    return storage.exists(path if storage.is_remote(path) else storage.absolute(path))
+
+
+def _is_folder(path: str) -> bool:
+    if storage.is_remote(path):
+        return any(True for _ in _first_names(path)) if not listing.has_wildcard(path) else False
+    return os.path.isdir(storage.absolute(path))
+
+
+def _first_names(folder: str) -> Iterable[str]:
+    """The names of some of the files below a folder."""
+    folder = storage.absolute(folder).rstrip("/") or "/"
+    if storage.is_remote(folder):
+        found = storage.filesystems().match([f"{listing.escape(folder)}/**"], limits=[_LOOKED_AT])
+        return [os.path.basename(item.path) for item in found[0].metadata_list if item.path[-1] != "/"]
+    names = listing.walk_names(folder, lambda name: is_shard_name(name) or is_image_name(name))
+    return map(os.path.basename, itertools.islice(names, _LOOKED_AT))
+
+
+def _holds_tfrecords(folder: str) -> bool:
+    path = storage.join(storage.absolute(folder), "manifest.json")
+    if storage.exists(path):
+        try:
+            content = storage.read_json(path)
+        except ValueError:
+            content = None
+        if isinstance(content, dict) and content.get("kind") == TFRECORD_KIND:
+            return True
+    names = list(_first_names(folder))
+    return any(map(is_shard_name, names)) and not any(map(is_image_name, names))

@@ -1,0 +1,1 @@
+"""Training of a small classifier on a TFRecord dataset, and its export as a model bundle."""

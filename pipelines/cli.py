@@ -1,0 +1,60 @@
+"""``beam-vision JOB ...``: one console script over all jobs. Loads a job's code only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from beam_vision import __version__
+
+JOBS = {
+    "create-tfrecords": "write an image lake as a TFRecord dataset with a manifest",
+    "verify-tfrecords": "re-read a TFRecord dataset and prove it whole",
+    "train": "train a small classifier with an embedding layer on a TFRecord dataset",
+    "inspect-model": "say what a model takes and gives",
+    "predict": "classify or embed images into a Parquet table",
+    "redrive": "run a job again for just the images that failed",
+    "build-index": "build a search index from a table of embeddings",
+    "search": "find similar images by file, key or vector",
+    "sql": "run SQL over a table",
+    "demo": "everything, on real images, ending in an HTML report",
+}
+
+
+def usage() -> str:
+    """The text of ``beam-vision --help``."""
+    width = max(map(len, JOBS))
+    jobs = "\n".join(f"  {name:<{width}}  {text}" for name, text in JOBS.items())
+    return (
+        f"usage: beam-vision JOB [options]\n\nVision pipelines on Apache Beam ({__version__}).\n\n"
+        f"jobs:\n{jobs}\n\n"
+        "`beam-vision JOB --help` shows a job's options: types, choices, defaults and an example.\n"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a job. Exit code 0: done, 1: failed, 2: wrong arguments."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stdout.write(usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        sys.stdout.write(f"beam-vision {__version__}\n")
+        return 0
+    if argv[0] not in JOBS:
+        import difflib
+
+        near = difflib.get_close_matches(argv[0], JOBS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        sys.stderr.write(f"beam-vision: no job named {argv[0]!r}{hint} (see beam-vision --help)\n")
+        return 2
+    from beam_vision.pipelines.job import guarded
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what it would say comes as exceptions, too
+    module = importlib.import_module(f"beam_vision.pipelines.{argv[0].replace('-', '_')}")
+    return guarded(module.run, argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,251 @@
+"""``beam-vision create-tfrecords``: an image lake as a TFRecord dataset with a manifest."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from beam_vision import storage
+from beam_vision.errors import UsageError
+from beam_vision.pipelines import job as jobs
+from beam_vision.pipelines.options import CommonOptions, SourceOptions, make_parser, option, parse
+from beam_vision.records import layout
+from beam_vision.records.encode import ENCODINGS, EncodeSettings
+from beam_vision.records.manifest import DatasetManifest, read_manifest
+from beam_vision.records.plan import Job
+from beam_vision.records.splits import DEFAULT_SPLITS, SplitRule, parse_splits
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+NAME = "create-tfrecords"
+EXAMPLE = "beam-vision create-tfrecords --images photos/ --output dataset/ --splits train=0.9,test=0.1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(SourceOptions, CommonOptions):
+    """What ``create-tfrecords`` takes."""
+
+    output: str = option(help="folder for the dataset: empty, or with an earlier one", metavar="DIR")
+    classes: str = option(
+        "",
+        help="the class list, comma-separated or a file with one a line; an image with another label fails "
+        "(default: all labels found, sorted)",
+        metavar="FILE|A,B,...",
+    )
+    splits: str = option(DEFAULT_SPLITS, help="splits and their shares; name the held-out ones last")
+    split_by: str = option(
+        "content",
+        help="content: hash of the file; uri: hash of its key; group:COLUMN: images with the same value stay "
+        "together; column:COLUMN or manifest (its column split): as it stands there",
+    )
+    split_seed: int = option(0, help="another number gives another split", metavar="N")
+    target_shard_bytes: int = option(
+        layout.TARGET_SHARD_BYTES, help="about how many bytes of images go into a shard", metavar="N"
+    )
+    encode: str = option(
+        "passthrough",
+        help="passthrough: plain upright JPEG and PNG files are stored as they are, others anew; "
+        "jpeg, png: all are encoded anew",
+        choices=ENCODINGS,
+    )
+    jpeg_quality: int = option(95, help="1 to 100, for what is encoded as JPEG", metavar="Q")
+    max_side: int = option(0, help="shrink images whose longer side has more pixels; 0: none", metavar="PX")
+    max_pixels: int = option(EncodeSettings.max_pixels, help="refuse images with more pixels", metavar="N")
+    threads: int = option(0, help="for decoding and encoding, in each process; 0: one a core", metavar="N")
+    retry_failed: bool = option(
+        False, help="with --resume: also redo finished shards in which images failed for good"
+    )
+
+
+def read_classes(text: str) -> tuple[str, ...]:
+    """The class list that ``--classes`` gives: ``a,b,c``, or a file with one a line.
+
+    Raises:
+      UsageError: a class stands twice, or the file is empty.
+    """
+    if not text:
+        return ()
+    lines = storage.read_text(text).splitlines() if storage.exists(text) else text.split(",")
+    classes = [line.strip() for line in lines if line.strip()]
+    repeated = [name for name in classes if classes.count(name) > 1]
+    if repeated or not classes:
+        raise UsageError(f"--classes {text}: {f'{repeated[0]!r} stands twice' if repeated else 'no class'}")
+    return tuple(classes)
+
+
+def plan_job(options: Options, *, run_id: str = "", attempt: int = 1) -> Job:
+    """What the options ask for.
+
+    Raises:
+      UsageError: a value out of its range.
+    """
+    if options.target_shard_bytes < 1:
+        raise UsageError(f"--target_shard_bytes {options.target_shard_bytes} is less than 1")
+    if options.retry_failed and not options.resume:
+        raise UsageError("--retry_failed goes with --resume: without it everything is written anew")
+    return Job(
+        folder=storage.absolute(options.output),
+        rule=SplitRule(parse_splits(options.splits), options.split_by, options.split_seed),
+        target_shard_bytes=options.target_shard_bytes,
+        settings=EncodeSettings(
+            encode=options.encode,
+            jpeg_quality=options.jpeg_quality,
+            max_side_px=options.max_side or None,
+            max_pixels=options.max_pixels,
+        ),
+        run_id=run_id,
+        attempt=attempt,
+        resume=options.resume,
+        retry_failed=options.retry_failed,
+        threads=options.threads,
+    )
+
+
+def failures_folder(options: Options) -> str:
+    """Where the dead letter goes."""
+    return storage.absolute(options.failures or storage.join(options.output, layout.FAILURES))
+
+
+def preflight(options: Options) -> dict[str, Any]:
+    """Checks everything that can be known before images are read, and says what would be done.
+
+    Raises:
+      UsageError: the job can't run as asked.
+    """
+    from beam_vision.sources import spec
+
+    job = plan_job(options)
+    classes = read_classes(options.classes)
+    source = spec.resolve(options.images, options.format, options.image_root)
+    if source.format == "tfrecord":
+        raise UsageError("--images is a TFRecord dataset already; give the images it was made from")
+    if source.format == "folder" and f"{job.folder}/".startswith(f"{source.path.rstrip('/')}/"):
+        raise UsageError(f"--output {job.folder} lies within --images {source.path}; take a folder outside it")
+    failures = failures_folder(options)
+    inside = failures.removeprefix(job.folder + "/")
+    layout.check_output(job.folder, also_allowed=[inside.partition("/")[0]] if inside != failures else [])
+    return {
+        "job": NAME,
+        "images": {"format": source.format, "paths": list(source.paths)},
+        "output": job.folder,
+        "output_holds": _what_is_there(job.folder),
+        "resume": options.resume,
+        "splits": job.rule.splits,
+        "split_by": job.rule.by,
+        "classes": list(classes) or "all labels found, sorted",
+        "target_shard_bytes": job.target_shard_bytes,
+        "encode_settings": job.settings.to_json(),
+        "failures": failures,
+    }
+
+
+def _what_is_there(folder: str) -> str:
+    if storage.exists(storage.join(folder, layout.MANIFEST)):
+        manifest = read_manifest(folder)
+        return f"a finished dataset of {manifest.images} images in {len(manifest.shards)} shards"
+    shards = sum(map(layout.is_shard, storage.list_folder(folder)))
+    return f"{shards} shards of an unfinished dataset" if shards else "nothing"
+
+
+def build(pipeline: beam.Pipeline, options: Options, *, run_id: str, attempt: int = 1) -> None:
+    """Adds the job to a pipeline; ``attempt`` stands in its failures."""
+    import apache_beam as beam
+
+    from beam_vision.records import plan_transforms, schema, write_transforms
+    from beam_vision.sinks.transforms import WriteFailures
+    from beam_vision.sources.files import read_image
+    from beam_vision.sources.transforms import ListImages
+
+    job = plan_job(options, run_id=run_id, attempt=attempt)
+    classes = read_classes(options.classes)
+    listed = pipeline | "ListImages" >> ListImages(
+        options.images,
+        format=options.format,
+        image_root=options.image_root,
+        limit=options.limit,
+        classes=classes,
+        run_id=run_id,
+        attempt=attempt,
+    )
+    printed = listed.good | plan_transforms.FingerprintImages(read_image, run_id=run_id, attempt=attempt)
+    planned = (printed.good, listed.good) | plan_transforms.PlanShards(job, classes=classes)
+    written = planned | write_transforms.WriteShards(job, read_image)
+    records, problems = written.good | write_transforms.ReadBack(job.folder)
+    report = (
+        (listed.failed, printed.failed, planned.failed, written.failed)
+        | "AllFailed" >> beam.Flatten()
+        | WriteFailures(failures_folder(options), run_id=run_id, job=NAME)
+    )
+    planned.plan | write_transforms.CommitDataset(
+        job,
+        infos=written.good,
+        observed=records | write_transforms.ObserveRecords(schema.build(classes, images=False)),
+        problems=problems,
+        inputs=(listed.good, listed.failed) | "AllListed" >> beam.Flatten() | beam.combiners.Count.Globally(),
+        report=report,
+    )
+
+
+def summarise(options: Options, run_id: str, wall_sec: float) -> jobs.Summary:
+    """The accounts of a run, from what it committed; without a manifest of its own, all images failed."""
+    from beam_vision.sinks import failures as dead_letter
+
+    folder, failures = storage.absolute(options.output), failures_folder(options)
+    committed = storage.exists(storage.join(folder, layout.MANIFEST))
+    manifest: DatasetManifest | None = read_manifest(folder) if committed else None
+    if manifest is None or manifest.run_id != run_id:
+        report = dead_letter.read_job(failures) or {"total": 0, "by_reason": {}}
+        return jobs.Summary(
+            job=NAME,
+            run_id=run_id,
+            inputs=report["total"],
+            outputs=0,
+            failed=report["total"],
+            failed_by_reason=report["by_reason"],
+            wall_sec=wall_sec,
+            failures=failures,
+        )
+    return jobs.Summary(
+        job=NAME,
+        run_id=run_id,
+        inputs=manifest.inputs,
+        outputs=manifest.outputs,
+        failed=manifest.failed,
+        already_done=manifest.already_done,
+        failed_by_reason=manifest.failed_by_reason,
+        images_per_sec=manifest.inputs / max(wall_sec, 1e-9),
+        wall_sec=wall_sec,
+        stage_sec=jobs.stage_seconds(),
+        digests={"dataset": manifest.dataset_digest, "encode": manifest.encode_digest},
+        output=folder,
+        failures=failures,
+        notes=_notes(manifest),
+    )
+
+
+def _notes(manifest: DatasetManifest) -> list[str]:
+    notes = [
+        f"{name}: {split.images:,} images, {len(split.shards)} shards, {split.bytes / 1e6:,.1f} MB"
+        for name, split in manifest.splits.items()
+    ]
+    notes.append(f"{len(manifest.classes)} classes; {manifest.encoded_anew:,} images encoded anew")
+    if manifest.moved_duplicates:
+        notes.append(
+            f"{manifest.moved_duplicates:,} images went to the split in which a copy of them is held out"
+        )
+    return notes
+
+
+def run(argv: list[str], *, attempt: int = 1) -> int:
+    """Runs the job; see :mod:`beam_vision.pipelines.cli` for the exit codes. A redrive is a later attempt."""
+    parser = make_parser(NAME, Options, description=__doc__.partition(": ")[2], example=EXAMPLE)
+    options, beam_args = parse(parser, Options, argv)
+    plan = preflight(options)
+    if options.preflight_only:
+        return jobs.show_plan(plan)
+    run_id, start = jobs.new_run_id(), time.monotonic()
+    jobs.execute(lambda pipeline: build(pipeline, options, run_id=run_id, attempt=attempt), beam_args)
+    summary = summarise(options, run_id, time.monotonic() - start)
+    return jobs.finish(summary, path=options.summary, max_failure_rate=options.max_failure_rate)

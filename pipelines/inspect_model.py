@@ -1,0 +1,164 @@
+"""``beam-vision inspect-model``: what a model takes and gives, as found, assumed and tried."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from beam_vision.errors import JobError, UsageError
+from beam_vision.pipelines import job, options
+from beam_vision.pipelines.model_options import ModelOptions, overrides_of
+from beam_vision.pipelines.options import option
+
+if TYPE_CHECKING:
+    from beam_vision.inference.check import Report
+    from beam_vision.inference.signature import Signature
+    from beam_vision.inference.spec import ModelSpec
+
+DESCRIPTION = "Says what a model takes and gives, and tries it in a child process on generated images."
+EXAMPLE = "beam-vision inspect-model my_model --image_size 224"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(ModelOptions):
+    """Options of ``inspect-model``."""
+
+    model: str = option(
+        help="the model: a bundle, a SavedModel folder, a .keras or .onnx file, or a root of versions "
+        "with LATEST",
+        positional=True,
+    )
+    task: str = option("", help="which output must be there (default: any)", choices=("classify", "embed"))
+    output_format: str = option("table", help="how to print", choices=("table", "json"))
+
+
+def run(argv: list[str]) -> int:
+    """Prints what is known of a model. Exit code 1 when it fails, 2 when something must be said first."""
+    parser = options.make_parser("inspect-model", Options, description=DESCRIPTION, example=EXAMPLE)
+    asked, _ = options.parse(parser, Options, argv)
+    found = inspect(asked)
+    job.emit(json.dumps(to_json(found), indent=2) if asked.output_format == "json" else render(found))
+    if found.error is not None:
+        raise found.error
+    if found.report is not None and not found.report.ok:
+        raise JobError(found.report.detail)
+    return 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of a model.
+
+    Attributes:
+      path: where its files are.
+      signature: what it takes and gives.
+      spec: how it is run; None when something needed is neither said nor found.
+      error: what is needed then.
+      report: what came of trying it; None when it wasn't tried.
+    """
+
+    path: str
+    model_format: str
+    signature: Signature
+    spec: ModelSpec | None
+    error: UsageError | None
+    report: Report | None
+
+
+def inspect(asked: Options) -> Found:
+    """Finds a model, reads it and tries it.
+
+    Raises:
+      UsageError: there is no model that could be read at all.
+    """
+    from beam_vision.inference.bundle import fetch, find_files, read_bundle, read_signature, read_spec_file
+    from beam_vision.inference.check import completed, try_apart
+
+    files = find_files(asked.model)
+    here = fetch(files)
+    overrides = overrides_of(asked, task=asked.task)
+    known = {name: value for name, value in overrides.items() if value}
+    signature = read_signature(here, {**read_spec_file(here.folder), **known})
+    try:
+        spec = read_bundle(files.path, overrides)
+    except UsageError as error:
+        return Found(files.path, files.model_format, signature, None, error, None)
+    report = try_apart(files.path, spec) if asked.check_model else None
+    if report is not None and report.ok:
+        spec = completed(spec, report)
+    return Found(files.path, files.model_format, signature, spec, None, report)
+
+
+def to_json(found: Found) -> dict[str, Any]:
+    """All of it as plain JSON values."""
+    return {
+        "path": found.path,
+        "model_format": found.model_format,
+        "signature": dataclasses.asdict(found.signature),
+        "spec": None if found.spec is None else found.spec.to_json(),
+        "notes": [] if found.spec is None else list(found.spec.notes),
+        "needs": None if found.error is None else str(found.error),
+        "check": None if found.report is None else dataclasses.asdict(found.report),
+    }
+
+
+def render(found: Found) -> str:
+    """The same as a table of text."""
+    signature = found.signature
+    rows = [("model", found.path), ("format", found.model_format)]
+    if signature.name:
+        others = [name for name in signature.signatures if name != signature.name]
+        rows.append(("signature", signature.name + (f"   (also: {', '.join(others)})" if others else "")))
+    rows += [("input", str(item)) for item in signature.inputs]
+    rows += [("output", str(item)) for item in signature.outputs]
+    if signature.layers:
+        rows.append(("vector layers", ", ".join(signature.layers[:6])))
+    if found.spec is not None:
+        rows += _spec_rows(found.spec)
+    if found.report is not None:
+        rows += _report_rows(found.report)
+    if found.error is not None:
+        rows.append(("needs", str(found.error)))
+    width = max(len(name) for name, _ in rows) + 2
+    return "\n".join(f"{name:<{width}}{text}" for name, text in rows)
+
+
+def _spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
+    rows = [("task", spec.task)]
+    if spec.input_kind == "pixels":
+        size = f"{spec.height_px} x {spec.width_px} px (height x width), {spec.channels} channels"
+        rows.append(
+            ("takes", f"{size}, {spec.channel_order}, {spec.layout}, {spec.dtype} in {spec.value_range}")
+        )
+        rows.append(("resize", f"{spec.resize}, {spec.interpolation}"))
+    else:
+        rows.append(("takes", spec.input_kind))
+    rows.append(
+        ("batch", "any" if spec.fixed_batch is None else f"{spec.fixed_batch} images, no more, no less")
+    )
+    if spec.scores_output:
+        classes = "?" if spec.classes is None else spec.classes
+        named = f"{len(spec.labels)} labels" if spec.labels else "no labels known"
+        rows.append(("scores", f"{spec.scores_output}: {classes} classes, {named}"))
+    if spec.embedding_output:
+        rows.append(("embedding", f"{spec.embedding_output}: {spec.embedding_dim or '?'} numbers"))
+    rows.append(("model digest", spec.model_digest))
+    rows.append(("preprocessing digest", spec.preprocessing_digest))
+    rows += [("metric", f"{name} = {value}") for name, value in sorted(spec.metrics.items())]
+    return rows + [("note", note) for note in spec.notes]
+
+
+def _report_rows(report: Report) -> list[tuple[str, str]]:
+    if not report.ok:
+        return [("tried", f"FAILED: {report.detail}")]
+    rate = report.images / max(report.second_run_sec, 1e-9)
+    text = f"ran on {report.images} generated images: load {report.load_sec:.1f} s, first run "
+    text += f"{report.first_run_sec:.2f} s, then {rate:,.0f} images/s"
+    rows = [("tried", text)]
+    rows += [("  gave", f"{name} {shape}") for name, shape in report.shapes.items()]
+    if report.activation:
+        kind = "independent labels" if report.multi_label else "one label an image"
+        rows.append(("  activation", f"{report.activation} ({kind})"))
+    return rows

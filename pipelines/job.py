@@ -1,0 +1,256 @@
+"""What every job shares: the runner, the progress line, the summary, the exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from beam_vision import metrics, storage
+from beam_vision.errors import JobError, UsageError
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.runner import PipelineRunner
+
+LOCAL_RUNNERS = ("", "directrunner", "local", "fnapirunner")
+REFUSED_RUNNERS = {
+    "daskrunner": "it reports success while file sinks wrote nothing and last batches were dropped",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The accounts of a run: ``inputs == outputs + failed + already_done``, or the run has failed.
+
+    Attributes:
+      inputs: images listed (each key once, and each refused duplicate).
+      outputs: images whose result this run wrote.
+      failed: images in the dead letter.
+      already_done: images left out because an earlier run had finished them (``--resume``).
+      failed_by_reason: failed, by reason.
+      images_per_sec: inputs handled a second, over the whole run, start-up included.
+      stage_sec: seconds in each stage, summed over threads (local runs only).
+      digests: what made the result: model, preprocessing, dataset.
+      output: where the result is.
+      failures: where the dead letter is.
+    """
+
+    job: str
+    run_id: str
+    inputs: int
+    outputs: int
+    failed: int
+    already_done: int = 0
+    failed_by_reason: dict[str, int] = field(default_factory=dict)
+    images_per_sec: float = 0.0
+    wall_sec: float = 0.0
+    stage_sec: dict[str, float] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    output: str = ""
+    failures: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+def new_run_id() -> str:
+    """An id for a run: the UTC time to the microsecond, so that ids sort by time."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
+
+
+def guarded(run: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Runs a job and turns its errors into messages and exit codes: 2 for usage, 1 for a failed run."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger().addFilter(_worth_saying)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no advice of TensorFlow's on building it anew
+    try:
+        return run(argv)
+    except UsageError as error:
+        say(f"error: {error}")
+        return 2
+    except JobError as error:
+        say(f"failed: {error}")
+        return 1
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted; nothing half-written looks finished, and --resume goes on from here")
+        return 130
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Not what Beam says of its inference where PyTorch isn't installed."""
+    return not record.getMessage().startswith("Resource module is not available")
+
+
+def say(text: str) -> None:
+    """A line for the person who watches (stderr; stdout is for results)."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def emit(text: str) -> None:
+    """A result, to stdout."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.flush()
+
+
+def beam_options(beam_args: list[str], **defaults: Any) -> PipelineOptions:
+    """Beam's options from what was left of the command line; never a pickled main session."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    return PipelineOptions(beam_args, save_main_session=False, **defaults)
+
+
+def runner_of(options: PipelineOptions) -> tuple[PipelineRunner | None, bool]:
+    """The runner to use (None: what the options name) and whether it runs in this process.
+
+    Locally that is ``FnApiRunner``, said outright: ``DirectRunner`` would first try to
+    download another engine.
+
+    Raises:
+      UsageError: the runner is known to lose data.
+    """
+    from apache_beam.options.pipeline_options import StandardOptions
+
+    name = (options.view_as(StandardOptions).runner or "").rsplit(".", 1)[-1].lower()
+    if name in REFUSED_RUNNERS:
+        raise UsageError(f"--runner {name} is refused: {REFUSED_RUNNERS[name]}")
+    if name not in LOCAL_RUNNERS:
+        return None, False
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+    return FnApiRunner(), True
+
+
+def execute(build: Callable[[beam.Pipeline], None], beam_args: list[str]) -> None:
+    """Builds and runs a pipeline and waits for its end, with a progress line when it runs here.
+
+    Raises:
+      JobError: the runner reported another end than done.
+    """
+    import apache_beam as beam
+    from apache_beam.runners.runner import PipelineState
+
+    options = beam_options(beam_args)
+    runner, is_local = runner_of(options)
+    pipeline = beam.Pipeline(runner=runner, options=options)
+    build(pipeline)
+    metrics.TALLY.clear()
+    with progress() if is_local else contextlib.nullcontext():
+        result = pipeline.run()
+        state = result.wait_until_finish()
+    if state is not None and state != PipelineState.DONE:
+        raise JobError(f"the runner ended the job as {state}")
+
+
+@contextlib.contextmanager
+def progress(every_sec: float = 1.0) -> Iterator[None]:
+    """Shows done, failed and images/s on stderr while the block runs.
+
+    On a terminal one line that is rewritten, elsewhere a line every ten times ``every_sec``.
+    """
+    stop = threading.Event()
+    is_terminal = sys.stderr.isatty()
+    start = time.monotonic()
+
+    def line() -> str:
+        counts = metrics.TALLY.counts()
+        done, failed, listed = (counts.get(n, 0) for n in (metrics.DONE, metrics.FAILED, metrics.LISTED))
+        rate = (done + failed) / max(time.monotonic() - start, 1e-9)
+        return f"{done + failed:,} of {listed:,} images ({failed:,} failed), {rate:,.1f} images/s"
+
+    def watch() -> None:
+        while not stop.wait(every_sec if is_terminal else 10 * every_sec):
+            sys.stderr.write(f"\r\033[K{line()}" if is_terminal else line() + "\n")
+            sys.stderr.flush()
+
+    thread = threading.Thread(target=watch, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        if is_terminal:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+
+def stage_seconds() -> dict[str, float]:
+    """Seconds by stage from this process's tally (a local run's)."""
+    names = {
+        "read": metrics.READ_MS,
+        "decode": metrics.DECODE_MS,
+        "wait for decode": metrics.DECODE_WAIT_MS,
+        "inference": metrics.INFERENCE_MS,
+        "model load": metrics.MODEL_LOAD_MS,
+    }
+    sums = metrics.TALLY.sums()
+    return {label: round(sums[name] / 1000, 3) for label, name in names.items() if name in sums}
+
+
+def finish(summary: Summary, *, path: str, max_failure_rate: float) -> int:
+    """Writes and shows the summary, and says whether the run is acceptable.
+
+    Raises:
+      JobError: images are unaccounted for, nothing came in, nothing came out, or too many failed.
+    """
+    if path:
+        storage.write_json(path, summary.to_json())
+    say(render(summary))
+    accounted = summary.outputs + summary.failed + summary.already_done
+    if summary.inputs != accounted:
+        raise JobError(
+            f"{summary.inputs} images came in but {accounted} are accounted for; "
+            "this is a bug, please report it"
+        )
+    if summary.inputs == 0:
+        raise JobError("no images came in: check --images and --format")
+    if summary.outputs + summary.already_done == 0:
+        raise JobError(f"no image came through: all {summary.failed} failed; see {summary.failures}")
+    rate = summary.failed / summary.inputs
+    if rate > max_failure_rate:
+        raise JobError(
+            f"{summary.failed} of {summary.inputs} images failed ({rate:.1%}), "
+            f"more than --max_failure_rate {max_failure_rate}; see {summary.failures}"
+        )
+    return 0
+
+
+def render(summary: Summary) -> str:
+    """The summary as a small table of text."""
+    rows = [("in", summary.inputs), ("out", summary.outputs)]
+    if summary.already_done:
+        rows.append(("already done", summary.already_done))
+    rows.append(("failed", summary.failed))
+    rows += [(f"  {reason}", number) for reason, number in sorted(summary.failed_by_reason.items())]
+    lines = [
+        f"{summary.job}: run {summary.run_id}",
+        *(f"  {name:<24} {number:>10,}" for name, number in rows),
+    ]
+    lines.append(f"  {'images/s':<24} {summary.images_per_sec:>10,.1f}   ({summary.wall_sec:.1f} s in all)")
+    if summary.output:
+        lines.append(f"  output    {summary.output}")
+    if summary.failed:
+        lines.append(f"  failures  {summary.failures}")
+    lines += [f"  {note}" for note in summary.notes]
+    return "\n".join(lines)
+
+
+def show_plan(plan: dict[str, Any]) -> int:
+    """What ``--preflight_only`` prints: the checked facts, as JSON."""
+    emit(json.dumps(plan, indent=2, sort_keys=True, default=str))
+    return 0

@@ -1,0 +1,164 @@
+"""A job's options are the fields of a frozen dataclass; its parser, its help and its template come from them.
+
+Beam's own options pass through: what no field names is given to ``PipelineOptions``, after a check that
+Beam knows it, so that a misspelt option is an error and not silence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from beam_vision.errors import UsageError
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    choices: tuple[str, ...] | None = None,
+    metavar: str | None = None,
+    positional: bool = False,
+) -> Any:
+    """A field of a job's options; a field without a default is a required option."""
+    metadata = {"help": help, "choices": choices, "metavar": metavar, "positional": positional}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """What every job that runs a pipeline over images takes."""
+
+    failures: str = option(
+        "", help="where failed images are written as JSONL (default: OUTPUT/failures)", metavar="PATH"
+    )
+    summary: str = option("", help="write the end-of-run summary to this file as JSON", metavar="FILE")
+    max_failure_rate: float = option(
+        1.0, help="end with exit code 1 when a larger share of the images failed; 1.0: only when all did"
+    )
+    resume: bool = option(False, help="keep what an earlier run finished with the same settings")
+    preflight_only: bool = option(False, help="check everything, say what would be done, run nothing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """Where images come from."""
+
+    images: str = option(
+        help="a folder of class folders, a glob (or several, comma-separated), a manifest "
+        "(.csv, .jsonl, .parquet) or a TFRecord dataset",
+        metavar="SRC",
+    )
+    format: str = option(
+        "auto",
+        help="what --images is; auto finds it from the path",
+        choices=("auto", "folder", "glob", "csv", "jsonl", "parquet", "tfrecord"),
+    )
+    image_root: str = option(
+        "", help="where relative URIs of a manifest start (default: its folder)", metavar="DIR"
+    )
+    limit: int = option(0, help="only the first N images of the listing, sorted by key; 0: all", metavar="N")
+
+
+def make_parser(
+    job: str, options: type, *, description: str, example: str, beam: bool = True
+) -> argparse.ArgumentParser:
+    """The parser of a job; its ``--help`` shows types, choices, defaults and an example.
+
+    Args:
+      beam: whether the job runs a pipeline, and so takes Beam's options.
+    """
+    passed_on = "\n\nOptions of Apache Beam (--runner, --project, ...) are passed on." if beam else ""
+    parser = argparse.ArgumentParser(
+        prog=f"beam-vision {job}",
+        description=description,
+        epilog=f"example:\n  {example}{passed_on}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    hints = typing.get_type_hints(options)
+    for field in dataclasses.fields(options):
+        _add(parser, field, hints[field.name])
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, field: dataclasses.Field, kind: Any) -> None:
+    meta, required = field.metadata, field.default is dataclasses.MISSING
+    shown = meta["help"].replace("%", "%%")
+    if kind is bool:
+        action = argparse.BooleanOptionalAction if field.default else "store_true"
+        parser.add_argument(f"--{field.name}", action=action, default=field.default, help=f"{shown} (flag)")
+        return
+    facts = [kind.__name__]
+    if required:
+        facts.append("required")
+    elif field.default not in ("", None) and "default" not in shown:
+        facts.append(f"default: {field.default}")
+    settings: dict[str, Any] = {
+        "type": kind,
+        "choices": meta["choices"],
+        "help": f"{shown} ({', '.join(facts)})",
+        "metavar": meta["metavar"] if not meta["choices"] else None,
+    }
+    if meta["positional"]:
+        if not required:
+            settings.update(nargs="?", default=field.default)
+        parser.add_argument(field.name, **settings)
+    else:
+        parser.add_argument(
+            f"--{field.name}", required=required, default=None if required else field.default, **settings
+        )
+
+
+def parse(
+    parser: argparse.ArgumentParser, options: type, argv: list[str], *, beam: bool = True
+) -> tuple[Any, list[str]]:
+    """The job's options, and what is left for Beam.
+
+    Args:
+      beam: whether the job takes Beam's options; if not, nothing is left.
+
+    Raises:
+      UsageError: an argument is neither the job's nor Beam's.
+    """
+    values, rest = parser.parse_known_args(argv)
+    if rest:
+        _refuse_unknown(parser, rest, beam_option_names() if beam else set())
+    return options(**vars(values)), rest
+
+
+def beam_option_names() -> set[str]:
+    """Every ``--name`` that Beam's own options define."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
+    for group in PipelineOptions.__subclasses__():
+        if group.__module__.startswith("apache_beam."):
+            group._add_argparse_args(parser)
+    return {name for action in parser._actions for name in action.option_strings}
+
+
+def _refuse_unknown(parser: argparse.ArgumentParser, rest: list[str], beams: set[str]) -> None:
+    ours = {name for action in parser._actions for name in action.option_strings}
+    previous_takes_value = False
+    for word in rest:
+        if not word.startswith("--"):
+            if not previous_takes_value:
+                raise UsageError(f"unexpected argument {word!r}; see {parser.prog} --help")
+            previous_takes_value = False
+            continue
+        name = word.partition("=")[0]
+        if name not in beams:
+            near = difflib.get_close_matches(name, sorted(ours | beams), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"unknown option {name}{hint} (see {parser.prog} --help)")
+        previous_takes_value = "=" not in word
+
+
+def help_of(options: type) -> dict[str, str]:
+    """Each option's help text."""
+    return {field.name: field.metadata["help"] for field in dataclasses.fields(options)}

@@ -1,0 +1,299 @@
+"""``beam-vision predict``: classify or embed images into a Parquet table."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from beam_vision import storage
+from beam_vision.digest import settings_digest
+from beam_vision.errors import JobError, UsageError
+from beam_vision.pipelines import job as jobs
+from beam_vision.pipelines.model_options import Model, ModelOptions, model_of
+from beam_vision.pipelines.options import CommonOptions, SourceOptions, make_parser, option, parse
+from beam_vision.sinks import failures as dead_letter
+from beam_vision.sinks.output import OutputPlan, check_output, hold, plan_output
+from beam_vision.sinks.rows import RowSettings
+from beam_vision.table import TableManifest, read_manifest
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+    from beam_vision.inference.spec import ModelSpec
+    from beam_vision.sources.spec import SourceSpec
+
+NAME = "predict"
+EXAMPLE = "beam-vision predict --task embed --images photos/ --model model/ --output table/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(ModelOptions, SourceOptions, CommonOptions):
+    """What ``predict`` takes."""
+
+    task: str = option(
+        help="classify: labels with scores; embed: a vector of length one", choices=("classify", "embed")
+    )
+    output: str = option(help="folder for the table: empty, or with an earlier one", metavar="DEST")
+    with_embedding: bool = option(False, help="classify: write the embedding too")
+    flush_sec: float = option(
+        20.0,
+        help="write rows once the oldest is so old; what is written outlives a killed run",
+        metavar="SEC",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """What a redrive asks for: the images of a dead letter, and no others.
+
+    Attributes:
+      files: the dead letter's files.
+      failures: how many failures they hold.
+      attempt: stands in the failures of this run.
+    """
+
+    files: tuple[str, ...]
+    failures: int
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that was found and checked before a run.
+
+    Attributes:
+      model: read and tried.
+      source: where images come from.
+      rows: what the table's rows have in common.
+      output: what the table's folder holds, and what becomes of it.
+      failures: the dead letter's folder.
+      again: which images alone, in a redrive.
+    """
+
+    model: Model
+    source: SourceSpec
+    rows: RowSettings
+    output: OutputPlan
+    failures: str
+    again: Again | None = None
+
+    @property
+    def attempt(self) -> int:
+        """Stands in the failures of the run."""
+        return self.again.attempt if self.again else 1
+
+    @property
+    def takes_examples(self) -> bool:
+        """Whether the model takes whole TFRecords, and not images."""
+        return self.model.spec.input_kind == "tf_example"
+
+
+def prepare(options: Options, run_id: str, again: Again | None = None) -> Plan:
+    """Finds and checks the source, the model and the output.
+
+    Raises:
+      UsageError: the job can't run as asked.
+    """
+    from beam_vision.sources import spec as sources
+
+    output = storage.absolute(options.output).rstrip("/")
+    if options.flush_sec < 0:
+        raise UsageError(f"--flush_sec is {options.flush_sec}; it must be 0 or more")
+    source = sources.resolve(options.images, options.format, options.image_root)
+    if source.format == "folder" and f"{output}/".startswith(f"{source.path.rstrip('/')}/"):
+        raise UsageError(f"--output {output} lies within --images {source.path}; take a folder outside it")
+    failures = storage.absolute(options.failures) if options.failures else storage.join(output, "failures")
+    if failures == output:
+        raise UsageError(f"--failures and --output are both {output}; take another folder for the failures")
+    check_output(output, failures=failures)
+    dead_letter.check_folder(failures)
+    model = model_of(options, task=options.task)
+    rows = row_settings(options, model.spec)
+    if model.spec.input_kind == "tf_example" and source.format != "tfrecord":
+        raise UsageError(
+            f"the model takes tf.Examples, of which --images {options.images} has none; make a TFRecord "
+            "dataset of it with `beam-vision create-tfrecords`, or choose another --signature of the model"
+        )
+    found = plan_output(output, run_id, rows, resume=options.resume or again is not None, failures=failures)
+    if again is not None and found.differences:
+        raise UsageError(
+            f"redrive adds rows to the table at {output}, which was made with {found.differences[0]}; give "
+            f"the options of the run that failed, or run `beam-vision {NAME}` again"
+        )
+    return Plan(model=model, source=source, rows=rows, output=found, failures=failures, again=again)
+
+
+def row_settings(options: Options, spec: ModelSpec) -> RowSettings:
+    """What the rows that ``options`` ask of a model have in common.
+
+    Raises:
+      UsageError: the model doesn't give what is asked for.
+    """
+    from beam_vision.inference.reading import EngineSettings
+
+    wanted = EngineSettings(
+        task=options.task,
+        with_embedding=options.with_embedding,
+        top_k=options.top_k,
+        batch_size=options.batch_size,
+    )
+    wanted.check(spec)
+    if wanted.embedding_wanted and spec.embedding_dim is None:
+        raise UsageError("only running the model tells how long its embedding is; leave out --no-check_model")
+    says = {"labels": spec.labels, "activation": spec.activation, "threshold": spec.threshold}
+    return RowSettings(
+        task=options.task,
+        embedding_dim=spec.embedding_dim if wanted.embedding_wanted else None,
+        model_digest=spec.model_digest,
+        preprocessing_digest=spec.preprocessing_digest,
+        options_digest=settings_digest({**says, "top_k": options.top_k}) if wanted.labels_wanted else "",
+    )
+
+
+def preflight(options: Options, again: Again | None = None) -> dict[str, Any]:
+    """Checks everything that can be known before images are read, and says what would be done.
+
+    Raises:
+      UsageError: the job can't run as asked.
+    """
+    plan = prepare(options, jobs.new_run_id(), again)
+    manifest = read_manifest(plan.output.folder)
+    return {
+        "job": NAME,
+        "task": options.task,
+        "images": {"format": plan.source.format, "paths": list(plan.source.paths)},
+        "redrives": again.failures if again else None,
+        "model": plan.model.path,
+        "digests": digests(plan.rows),
+        "embedding_dim": plan.rows.embedding_dim,
+        "preprocessing": plan.model.spec.decode_settings().to_json(),
+        "output": plan.output.folder,
+        "output_holds": f"a table of {manifest.rows} rows, of run {manifest.run_id}"
+        if manifest
+        else "no table",
+        "resume": {
+            "keeps_parts": len(plan.output.parts),
+            "may_keep_files_of_killed_runs": len(plan.output.staged),
+        },
+        "failures": plan.failures,
+        "notes": notes(plan),
+    }
+
+
+def digests(rows: RowSettings) -> dict[str, str]:
+    """What made the rows."""
+    return {"model": rows.model_digest, "preprocessing": rows.preprocessing_digest}
+
+
+def notes(plan: Plan) -> list[str]:
+    """What the person who runs the job should know."""
+    made_again = [
+        f"the table was made with {what}: its rows are made again" for what in plan.output.differences
+    ]
+    return [*plan.model.notes, *made_again]
+
+
+def build(pipeline: beam.Pipeline, options: Options, plan: Plan) -> None:
+    """Adds the job to a pipeline."""
+    import apache_beam as beam
+
+    from beam_vision.failures import Outcome
+    from beam_vision.sinks.staging import Flush
+    from beam_vision.sinks.transforms import ReadFailedKeys, ReadKept, WriteTable
+    from beam_vision.sources.transforms import OpenImages
+
+    kept = pipeline | "ReadKept" >> ReadKept(plan.output, plan.rows) if plan.output.keeps else None
+    only = pipeline | "ReadFailedKeys" >> ReadFailedKeys(plan.again.files) if plan.again else None
+    opened = pipeline | "OpenImages" >> OpenImages(
+        options.images,
+        format=options.format,
+        image_root=options.image_root,
+        limit=options.limit,
+        whole_records=plan.takes_examples,
+        only_keys=only,
+        without_keys=kept.keys if kept else None,
+        run_id=plan.output.run_id,
+        attempt=plan.attempt,
+    )
+    inferred = opened.images | "Infer" >> inference(options, plan)
+    failed = (opened.failed, inferred.failed) | "Failed" >> beam.Flatten()
+    Outcome(inferred.good, failed) | "WriteTable" >> WriteTable(
+        plan.output,
+        plan.rows,
+        inputs=opened.inputs,
+        already_done=opened.already_done,
+        kept=kept.files if kept else None,
+        failures=plan.failures,
+        job=NAME,
+        attempt=plan.attempt,
+        flush=Flush(every_sec=options.flush_sec),
+    )
+
+
+def inference(options: Options, plan: Plan) -> beam.PTransform:
+    """What turns images, or whole records, into predictions."""
+    from beam_vision.inference.transforms import Infer, InferExamples
+
+    settings: dict[str, Any] = {
+        "task": options.task,
+        "with_embedding": options.with_embedding,
+        "top_k": options.top_k,
+        "batch_size": options.batch_size,
+        "run_id": plan.output.run_id,
+        "attempt": plan.attempt,
+    }
+    if plan.takes_examples:
+        return InferExamples(plan.model.spec, plan.model.path, **settings)
+    return Infer(plan.model.spec, plan.model.path, decode_threads=options.decode_threads, **settings)
+
+
+def summarise(plan: Plan, manifest: TableManifest, wall_sec: float) -> jobs.Summary:
+    """The accounts of a run, from what it committed."""
+    handled = manifest.outputs + manifest.failed
+    return jobs.Summary(
+        job="redrive" if plan.again else NAME,
+        run_id=manifest.run_id,
+        inputs=manifest.inputs,
+        outputs=manifest.outputs,
+        failed=manifest.failed,
+        already_done=manifest.already_done,
+        failed_by_reason=manifest.failed_by_reason,
+        images_per_sec=handled / max(wall_sec, 1e-9),
+        wall_sec=wall_sec,
+        stage_sec=jobs.stage_seconds(),
+        digests=digests(plan.rows),
+        output=plan.output.folder,
+        failures=plan.failures,
+        notes=[f"the table has {manifest.rows:,} rows in {len(manifest.parts)} parts", *notes(plan)],
+    )
+
+
+def predict(options: Options, beam_args: list[str], again: Again | None = None) -> int:
+    """Runs the job, over all images or (``again``) over those of a dead letter.
+
+    Raises:
+      UsageError: it can't run as asked.
+      JobError: it ran, and its result is not acceptable.
+    """
+    if options.preflight_only:
+        return jobs.show_plan(preflight(options, again))
+    run_id, start = jobs.new_run_id(), time.monotonic()
+    plan = prepare(options, run_id, again)
+    with hold(plan.output.folder):
+        resume = options.resume or again is not None
+        output = plan_output(plan.output.folder, run_id, plan.rows, resume=resume, failures=plan.failures)
+        plan = replace(plan, output=output)
+        jobs.execute(lambda pipeline: build(pipeline, options, plan), beam_args)
+        manifest = read_manifest(plan.output.folder)
+    if manifest is None or manifest.run_id != run_id:
+        raise JobError(f"the run ended without a table at {plan.output.folder}")
+    summary = summarise(plan, manifest, time.monotonic() - start)
+    return jobs.finish(summary, path=options.summary, max_failure_rate=options.max_failure_rate)
+
+
+def run(argv: list[str]) -> int:
+    """Runs the job; see :mod:`beam_vision.pipelines.cli` for the exit codes."""
+    parser = make_parser(NAME, Options, description=__doc__.partition(": ")[2], example=EXAMPLE)
+    options, beam_args = parse(parser, Options, argv)
+    return predict(options, beam_args)
