@@ -28,16 +28,17 @@ class Options:
     output: str = option(help="folder for the index; one that is there is replaced at once", metavar="INDEX")
     recall_target: float = option(
         None,
-        help="share of the true 10 nearest that a search must find (default: 0.95; with --update as built)",
+        help="share of the true 10 nearest that a search must find (default: 0.95; with --incremental "
+        "as built)",
         metavar="SHARE",
     )
     backend: str = option(
         "",
         help="auto: exact under 20,000 rows, scann_ah under 100,000, scann_tree from there (default: auto; "
-        "with --update as built)",
+        "with --incremental as built)",
         choices=("auto", "exact", "scann_ah", "scann_tree"),
     )
-    update: bool = option(
+    incremental: bool = option(
         False, help="change the index that is there to what the table holds now: add, replace, delete"
     )
     skip_bad_vectors: bool = option(
@@ -51,7 +52,8 @@ def preflight(options: Options) -> dict[str, Any]:
     """What would be built, from the table's manifest.
 
     Raises:
-      UsageError: there is no table or, for ``--update``, no index; or the output is something else's folder.
+      UsageError: there is no table or, for ``--incremental``, no index; or the output is the folder of
+        something else.
     """
     from beam_vision.search import build, bundle
 
@@ -59,14 +61,14 @@ def preflight(options: Options) -> dict[str, Any]:
     manifest = table.read_manifest(options.table)
     output = bundle.local_folder(options.output)
     there = os.path.exists(storage.join(output, bundle.MANIFEST))
-    if there or options.update:
+    if there or options.incremental:
         bundle.read_manifest(output)
     if manifest is not None and manifest.embedding_dim is None:
         raise UsageError(
             f"the table at {options.table} has no embeddings; `beam-vision predict --task embed` makes them"
         )
     backend = options.backend or "auto"
-    if manifest is not None and backend == "auto" and not options.update:
+    if manifest is not None and backend == "auto" and not options.incremental:
         backend = build.choose_backend(manifest.rows)
     return {
         "table": options.table,
@@ -74,7 +76,7 @@ def preflight(options: Options) -> dict[str, Any]:
         "rows": manifest.rows if manifest else None,
         "dimension": manifest.embedding_dim if manifest else None,
         "output": output,
-        "does": "update" if options.update else "replace" if there else "create",
+        "does": "update" if options.incremental else "replace" if there else "create",
         "backend": backend,
     }
 
@@ -90,7 +92,7 @@ def run(argv: list[str]) -> int:
 
     start = time.monotonic()
     made = {"skip_bad_vectors": options.skip_bad_vectors, "progress": jobs.say}
-    if options.update:
+    if options.incremental:
         built = build.update(
             options.table,
             options.output,

@@ -104,30 +104,29 @@ def places_of(options: Options) -> Places:
 def commands(options: Options) -> list[list[str]]:
     """The jobs to run, one after the other, as a user would type them."""
     at = places_of(options)
-    model = ["--model", at.model]
     return [
         [
-            "create-tfrecords",
-            "--images",
-            at.images,
-            "--output",
-            at.dataset,
-            *_summary(at, "create-tfrecords"),
+            *("create-tfrecords", "--images", at.images, "--output", at.dataset),
+            *("--summary", at.summary("create-tfrecords")),
         ],
         [
             *("train", "--dataset", at.dataset, "--output", at.model, "--overwrite"),
             *("--image_size", str(options.image_size), "--max_seconds", f"{options.train_seconds:g}"),
         ],
         [
-            *("predict", "--task", "classify", "--with_embedding", "--images", at.images, *model),
-            *("--output", at.table, *_summary(at, "predict")),
+            *("predict", "--task", "classify", "--with_embedding", "--images", at.images),
+            *("--model", at.model, "--output", at.table, "--summary", at.summary("predict")),
         ],
-        ["build-index", "--table", at.table, "--output", at.index, *_summary(at, "build-index")],
+        [
+            *("build-index", "--table", at.table, "--output", at.index),
+            *("--summary", at.summary("build-index")),
+        ],
     ]
 
 
-def _summary(places: Places, job: str) -> list[str]:
-    return ["--summary", places.summary(job)]
+def as_typed(command: list[str]) -> str:
+    """A command as one types it."""
+    return shlex.join(["beam-vision", *command])
 
 
 def run(argv: list[str]) -> int:
@@ -136,15 +135,15 @@ def run(argv: list[str]) -> int:
     options, _ = parse(parser, Options, argv, beam=False)
     plan = preflight(options)
     if options.preflight_only:
-        return jobs.show_plan({**plan, "commands": [shlex.join(command) for command in commands(options)]})
+        return jobs.show_plan({**plan, "commands": [as_typed(command) for command in commands(options)]})
     places = places_of(options)
     stages = [] if options.images else [write_lake(places.images)]
     stages += [run_stage(command, places) for command in commands(options)]
     queries, searching = search(places)
+    stages.append(searching)
     show_sql(places)
     from beam_vision.pipelines.demo_report import write
 
-    stages.append(searching)
     size_bytes = write(places, stages, queries, own_images=bool(options.images))
     jobs.emit(f"\n{summary_table(stages)}\n\n")
     jobs.emit(f"report: {storage.absolute(places.report)} ({size_bytes / 1e6:.1f} MB)")
@@ -174,13 +173,14 @@ def run_stage(command: list[str], places: Places) -> StageRun:
     start = time.monotonic()
     _call(command)
     wall_sec = time.monotonic() - start
-    shown = shlex.join(["beam-vision", *command])
     if not storage.exists(places.summary(name)):
-        return StageRun(name=name, command=shown, wall_sec=wall_sec, note=_training_note(name, places))
+        return StageRun(
+            name=name, command=as_typed(command), wall_sec=wall_sec, note=_training_note(name, places)
+        )
     made = storage.read_json(places.summary(name))
     return StageRun(
         name=name,
-        command=shown,
+        command=as_typed(command),
         unit="vectors" if name == "build-index" else "images",
         wall_sec=wall_sec,
         parts_sec=made["stage_sec"],
@@ -189,7 +189,7 @@ def run_stage(command: list[str], places: Places) -> StageRun:
 
 
 def _call(command: list[str]) -> None:
-    jobs.say(f"\n$ {shlex.join(['beam-vision', *command])}")
+    jobs.say(f"\n$ {as_typed(command)}")
     module = importlib.import_module(f"beam_vision.pipelines.{command[0].replace('-', '_')}")
     code = module.run(command[1:])
     if code != 0:
@@ -226,7 +226,8 @@ def _search(image: Shown, places: Places, *, by_file: bool) -> Query:
         Hit(Shown(found["key"], found["uri"], found["label"]), found["score"])
         for found in json.loads(printed.getvalue())
     ]
-    return Query(image, hits, shlex.join(["beam-vision", *command]))
+    jobs.say("  " + ", ".join(f"{hit.image.label} {hit.score:.3f}" for hit in hits))
+    return Query(image, hits, as_typed(command))
 
 
 def show_sql(places: Places) -> None:

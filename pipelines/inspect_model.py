@@ -31,11 +31,14 @@ class Options(ModelOptions):
         positional=True,
     )
     task: str = option("", help="which output must be there (default: any)", choices=("classify", "embed"))
+    write_spec: bool = option(False, help="write what is known to model_spec.json beside the model")
     output_format: str = option("table", help="how to print", choices=("table", "json"))
 
 
 def run(argv: list[str]) -> int:
     """Prints what is known of a model. Exit code 1 when it fails, 2 when something must be said first."""
+    from beam_vision.inference.bundle import write_spec
+
     parser = options.make_parser("inspect-model", Options, description=DESCRIPTION, example=EXAMPLE)
     asked, _ = options.parse(parser, Options, argv)
     found = inspect(asked)
@@ -44,6 +47,8 @@ def run(argv: list[str]) -> int:
         raise found.error
     if found.report is not None and not found.report.ok:
         raise JobError(found.report.detail)
+    if asked.write_spec and found.spec is not None:
+        job.say(f"wrote {write_spec(found.path, found.spec)}")
     return 0
 
 

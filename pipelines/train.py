@@ -42,7 +42,7 @@ class Options:
     overwrite: bool = option(False, help="replace a bundle that is there, once the new one is whole")
     image_size: int = option(64, help="side of the model's square input in pixels", metavar="PX")
     epochs: int = option(30, help="rounds over the train split, at most", metavar="N")
-    max_seconds: float = option(0.0, help="stop after as many seconds; 0: no limit", metavar="SEC")
+    max_seconds: float = option(0.0, help="train for so long at most; 0: no limit", metavar="SEC")
     batch_size: int = option(64, help="images a step", metavar="N")
     learning_rate: float = option(3e-3, help="the highest; it rises at first and falls to 0", metavar="RATE")
     seed: int = option(0, help="of the first weights, the order and the augmentation", metavar="N")
@@ -67,10 +67,10 @@ def preflight(options: Options) -> dict[str, Any]:
             "folders or a manifest with a label column (with more images, if there were only a few)"
         )
     seen = [name for name, images in known[TRAIN].classes.items() if images]
-    if len(seen) < 2:
+    if len(seen) == 1:
         raise UsageError(
-            f"{options.dataset} has labelled train images of {len(seen)} class only ({', '.join(seen)}); a "
-            "classifier needs two"
+            f"{options.dataset} has train images of one class only ({seen[0]}), and a classifier needs two; "
+            "the classes of a folder are the folders directly in it"
         )
     if options.image_size < MIN_SIDE_PX:
         raise UsageError(f"--image_size must be at least {MIN_SIDE_PX}, not {options.image_size}")

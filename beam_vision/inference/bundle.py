@@ -262,6 +262,26 @@ def write_bundle(
     return spec
 
 
+def write_spec(path: str, spec: ModelSpec) -> str:
+    """Writes ``model_spec.json`` beside a model, which makes a bundle of it.
+
+    Args:
+      path: of the model, as :func:`read_bundle` takes it.
+      spec: what that gave.
+
+    Returns:
+      The path of the file.
+
+    Raises:
+      UsageError: several models lie in the folder, so that the file would speak for all of them.
+    """
+    folder = find_files(path).folder
+    find_files(folder)
+    target = storage.join(folder, SPEC_FILE)
+    storage.write_json(target, spec.to_json())
+    return target
+
+
 def set_latest(root: str, version: str) -> None:
     """Points ``LATEST`` of a root of versions at its folder ``version``, which must hold a model."""
     find_files(storage.join(root, version))

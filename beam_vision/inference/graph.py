@@ -26,7 +26,15 @@ _MOST_STEPS = 10_000
 
 @dataclass(eq=False)
 class _Scope:
-    """The main graph, or one call of a function."""
+    """The main graph, or one call of a function.
+
+    Attributes:
+      nodes, arguments, returns: what it holds, takes and gives.
+      parent, call: for a function, the scope and node that call it.
+      by_name: its nodes.
+      users: for each tensor, the nodes that take it, and as which input.
+      outputs: for each node, how many of its outputs are used.
+    """
 
     nodes: list[Any]
     arguments: list[str]
@@ -37,10 +45,13 @@ class _Scope:
     def __post_init__(self) -> None:
         self.by_name = {node.name: node for node in self.nodes}
         self.users: dict[tuple[str, int], list[tuple[Any, int]]] = {}
+        self.outputs: dict[str, int] = {}
         for node in self.nodes:
             for position, text in enumerate(node.input):
                 if not text.startswith("^"):
                     self.users.setdefault(_tensor(text), []).append((node, position))
+        for name, index in [*self.users, *map(_tensor, self.returns)]:
+            self.outputs[name] = max(self.outputs.get(name, 0), index + 1)
 
 
 def _tensor(text: str) -> tuple[str, int]:
@@ -103,9 +114,14 @@ class Graph:
                 if not bodies:
                     yield scope, node, position
                     if passes(node):
-                        todo += [(scope, node.name, place) for place in range(_outputs(scope, node))]
+                        todo += [
+                            (scope, node.name, place) for place in range(scope.outputs.get(node.name, 0))
+                        ]
                 for body in bodies:
-                    inner = calls.setdefault((id(scope), node.name, body), self._enter(scope, node, body))
+                    name_of_call = (id(scope), node.name, body)
+                    if name_of_call not in calls:
+                        calls[name_of_call] = self._enter(scope, node, body)
+                    inner = calls[name_of_call]
                     shift = len(node.input) - len(inner.arguments)  # If and Case take their branch first
                     for place in {position - max(shift, 0)} & set(range(len(inner.arguments))):
                         todo.append((inner, inner.arguments[place], 0))
@@ -145,13 +161,6 @@ class Graph:
                 name, _ = _tensor(node.input[0])
             else:
                 return None
-
-
-def _outputs(scope: _Scope, node: Any) -> int:
-    """How many outputs of a node are used (at least one)."""
-    used = [index for name, index in scope.users if name == node.name]
-    used += [_tensor(text)[1] for text in scope.returns if _tensor(text)[0] == node.name]
-    return max(used, default=0) + 1
 
 
 _ARITHMETIC = frozenset({"Mul", "RealDiv", "Div", "Sub", "Add", "AddV2", "BiasAdd"})

@@ -34,8 +34,8 @@ def open_model(path: str) -> Any:
         model = keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, OSError) as error:
         raise UsageError(
-            f"Keras can't load {path}: {shorten(str(error), 300)}; a model with code of its own is best given "
-            "as a SavedModel: model.export(DIR)"
+            f"Keras can't load {path}: {shorten(str(error), 300)}; give a model with code of its own as a "
+            "SavedModel: model.export(DIR)"
         ) from error
     if not getattr(model, "inputs", None):
         raise UsageError(f"{path} has no fixed inputs; give it as a SavedModel: model.export(DIR)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -155,7 +156,7 @@ def known_fields(value: Mapping[str, Any], *, path: str) -> dict[str, Any]:
     """The fields of a :class:`ModelSpec` that ``value`` (JSON) sets, with lists made tuples.
 
     Raises:
-      UsageError: a key that is no field.
+      UsageError: a key that is no field, or a value of another type than the field's.
     """
     names = {item.name for item in fields(ModelSpec)} - {"notes"}
     unknown = sorted(set(value) - names - {"preprocessing_digest"})
@@ -164,4 +165,26 @@ def known_fields(value: Mapping[str, Any], *, path: str) -> dict[str, Any]:
             f"{path} has unknown keys {', '.join(unknown)}; known are {', '.join(sorted(names))}"
         )
     kept = {name: value[name] for name in value if name in names}
-    return {name: tuple(item) if isinstance(item, list) else item for name, item in kept.items()}
+    kept = {name: tuple(item) if isinstance(item, list) else item for name, item in kept.items()}
+    for name, item in kept.items():
+        if not _fits(item, _KINDS[name]):
+            raise UsageError(f"{path}: {name} is {item!r}; it must be of type {_KINDS[name]}")
+    return kept
+
+
+_KINDS: dict[str, Any] = typing.get_type_hints(ModelSpec)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value read from JSON is of the type of a field of :class:`ModelSpec`."""
+    inner = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        size_fits = inner[-1] is ... or len(inner) == len(value) if isinstance(value, tuple) else False
+        return size_fits and all(_fits(item, inner[0]) for item in value)
+    if typing.get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(item, inner[1]) for item in value.values())
+    if inner:  # X | None
+        return any(_fits(value, each) for each in inner)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)

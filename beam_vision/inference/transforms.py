@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from dataclasses import replace
 
 import apache_beam as beam
 from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
@@ -87,9 +86,8 @@ class Infer(beam.PTransform):
 class InferExamples(beam.PTransform):
     """Runs a SavedModel that takes serialized ``tf.Example``s straight over records, through tfx-bsl.
 
-    ``PCollection[bytes]`` (records of a TFRecord dataset) -> Outcome of ``Prediction``s. A record's key,
-    labels and size come from its ``image/...`` features. An ``EncodedImage`` whose data is a record does
-    as well: then its ref is the one that counts.
+    ``PCollection[EncodedImage]``, the data of each a whole record of a TFRecord dataset (a serialized
+    Example) -> Outcome of ``Prediction``s.
 
     tfx-bsl gives its batching no bound by bytes: Beam aims at ten seconds a batch. Model batches are cut
     to ``batch_size``.
@@ -133,7 +131,7 @@ class InferExamples(beam.PTransform):
         self._spec = spec
         self._model_path = model_path
 
-    def expand(self, records: beam.PCollection) -> Outcome:
+    def expand(self, records: beam.PCollection[EncodedImage]) -> Outcome:
         """Builds the stage; nothing in it shuffles."""
         tfx = deps.need("tfx_bsl.public.beam")
         proto = deps.need("tfx_bsl.public.proto.model_spec_pb2")
@@ -157,15 +155,14 @@ class KeyExamples(beam.DoFn):
     def __init__(self, settings: EngineSettings) -> None:
         self._guard = Guard(key_of, Stage.READ, run_id=settings.run_id, attempt=settings.attempt)
 
-    def process(self, element: bytes | EncodedImage) -> Iterable[tuple[ExampleKey, bytes]]:
+    def process(self, record: EncodedImage) -> Iterable[tuple[ExampleKey, bytes]]:
         """One keyed record or one tagged failure."""
-        ref, record = (element.ref, element.data) if isinstance(element, EncodedImage) else (None, element)
-        key = self._guard(ref or unknown_ref(record), record)
+        key = self._guard(record.ref, record)
         if isinstance(key, Failure):
             metrics.count_failure(key.reason)
             yield beam.pvalue.TaggedOutput(FAILED, key)
         else:
-            yield (key if ref is None else replace(key, ref=ref)), record
+            yield key, record.data
 
 
 @beam.typehints.with_output_types(Prediction, failed=Failure)

@@ -55,6 +55,8 @@ class EncodeSettings:
             raise UsageError(f"--jpeg_quality {self.jpeg_quality} is not in 1..100")
         if self.max_side_px is not None and self.max_side_px < 16:
             raise UsageError(f"--max_side {self.max_side_px} is less than 16 pixels")
+        if self.max_pixels < 1:
+            raise UsageError(f"--max_pixels {self.max_pixels} is less than 1")
 
     @cached_property
     def decode(self) -> codec.DecodeSettings:

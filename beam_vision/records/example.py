@@ -73,7 +73,7 @@ def to_example(record: Record) -> bytes:
         BOX_TEXT: [box.label for box in record.boxes],
     }
     for name in BOX_CORNERS:
-        values[name] = [getattr(box, name.rpartition("/")[2]) for box in record.boxes]
+        values[name] = [float(getattr(box, name.rpartition("/")[2])) for box in record.boxes]
     features = Example().features
     for name, found in values.items():
         if found:

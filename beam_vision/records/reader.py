@@ -102,8 +102,9 @@ def load_dataset(
     if shuffle and not cache:
         data = data.shuffle(_buffer(info.bytes // max(info.images, 1), info.images), seed=seed)
     data = data.batch(batch_size, drop_remainder=drop_remainder and not cache)
-    data = data.map(functools.partial(_parse, len(manifest.classes) if manifest.multi_label else 0))
-    data = data.map(decode.in_graph, num_parallel_calls=_BATCHES_AT_ONCE)
+    plain = tf.autograph.experimental.do_not_convert
+    parse = functools.partial(_parse, len(manifest.classes) if manifest.multi_label else 0)
+    data = data.map(plain(parse)).map(plain(decode.in_graph), num_parallel_calls=_BATCHES_AT_ONCE)
     if cache:
         data = data.unbatch().cache("" if cache in (True, "memory") else str(cache))
         if shuffle:
@@ -113,7 +114,7 @@ def load_dataset(
     data = data.apply(tf.data.experimental.assert_cardinality(batches))
     if repeat:
         data = data.repeat()
-    data = data.map(_Normalize(value_range).in_graph, num_parallel_calls=_BATCHES_AT_ONCE)
+    data = data.map(plain(_Normalize(value_range).in_graph), num_parallel_calls=_BATCHES_AT_ONCE)
     if augment is not None:
         data = data.map(augment, num_parallel_calls=_BATCHES_AT_ONCE)
     options = tf.data.Options()

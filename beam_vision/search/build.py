@@ -251,7 +251,7 @@ def _manifest(
 
 
 def _require_same_makers(old: IndexManifest, source: VectorTable, output: str) -> None:
-    remedy = f"build {output} anew, without --update"
+    remedy = f"build {output} anew, without --incremental"
     for what in ("model", "preprocessing"):
         expected, found = getattr(old, f"{what}_digest"), getattr(source, f"{what}_digest")
         if expected != found:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
@@ -24,8 +23,6 @@ NEIGHBOURS = TUNED_K - 1
 MOST_REORDERED = 5_000
 GROWTH = 1.4
 SEED = 20_240_607
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -131,33 +128,28 @@ def tune(
         the parts and centres that were learnt fit badly.
     """
     rows = len(index.store)
-    most = min(MOST_REORDERED, int(rows * MOST_FETCHED))
     tuning, *checking = (Referee(index, sample) for sample in samples(rows))
     if len(changed):
         checking.append(Referee(index, sample_of(changed)))
-    reorders = _ladder(TUNED_K, most)
-    leaf_counts = _ladder(1, index.leaves) if index.leaves else [0]
+    reorders = _ladder(TUNED_K, min(MOST_REORDERED, int(rows * MOST_FETCHED)))
+    leaves = _ladder(1, index.leaves) if index.leaves else [0]
 
-    def reached(effort: Effort, referee: Referee) -> bool:
-        index.effort = effort
+    def reached(at: tuple[int, int], referee: Referee) -> bool:
+        index.effort = effort = Effort(reorders[at[0]], leaves[at[1]])
         recall = referee.recall(index)
         progress(f"reorder {effort.reorder}, leaves {effort.leaves_to_search}: recall@10 {recall:.3f}")
         return recall >= target
 
-    leaves_at = _first(leaf_counts, lambda leaves: reached(Effort(reorders[-1], leaves), tuning))
-    if leaves_at is None:
+    most = (len(reorders) - 1, len(leaves) - 1)
+    fewest_leaves = _first(len(leaves), lambda step: reached((most[0], step), tuning))
+    if fewest_leaves is None:
         return False
-    leaves = leaf_counts[leaves_at]
-    reorder_at = _first(reorders, lambda count: reached(Effort(count, leaves), tuning))
-    if reorder_at is None:
-        return False
-    while not all(
-        reached(Effort(reorders[reorder_at], leaf_counts[leaves_at]), referee) for referee in checking
-    ):
-        if reorder_at == len(reorders) - 1 and leaves_at == len(leaf_counts) - 1:
+    fewest = _first(len(reorders), lambda step: reached((step, fewest_leaves), tuning))
+    at = (most[0] if fewest is None else fewest, fewest_leaves)
+    while not all(reached(at, referee) for referee in checking):
+        if at == most:
             return False
-        reorder_at = min(reorder_at + 1, len(reorders) - 1)
-        leaves_at = min(leaves_at + 1, len(leaf_counts) - 1)
+        at = (min(at[0] + 1, most[0]), min(at[1] + 1, most[1]))
     return True
 
 
@@ -169,14 +161,14 @@ def _ladder(least: int, most: int) -> list[int]:
     return steps
 
 
-def _first(steps: Sequence[T], passes: Callable[[T], bool]) -> int | None:
-    """The number of the first step that passes, by bisection: whatever follows a pass passes."""
-    if not passes(steps[-1]):
+def _first(steps: int, passes: Callable[[int], bool]) -> int | None:
+    """The first of the steps 0..steps-1 that passes, by bisection: whatever follows a pass passes."""
+    if not passes(steps - 1):
         return None
-    low, high = 0, len(steps) - 1
+    low, high = 0, steps - 1
     while low < high:
         middle = (low + high) // 2
-        if passes(steps[middle]):
+        if passes(middle):
             high = middle
         else:
             low = middle + 1

@@ -80,10 +80,8 @@ def read_vectors(
     return VectorTable(
         store=Store(keys, reader.vectors[: len(keys)]),
         rows=rows,
-        model_digest=_one_digest(rows, "model", manifest.model_digest if manifest else ""),
-        preprocessing_digest=_one_digest(
-            rows, "preprocessing", manifest.preprocessing_digest if manifest else ""
-        ),
+        model_digest=_one_digest(rows, "model", manifest),
+        preprocessing_digest=_one_digest(rows, "preprocessing", manifest),
         run_id=manifest.run_id if manifest else "",
         skipped=reader.bad,
     )
@@ -192,10 +190,11 @@ def _refuse_twice(keys: list[str], folder: str) -> None:
     raise UsageError(f"{len(twice):,} keys stand more than once in the table at {folder}: {shown}")
 
 
-def _one_digest(rows: pa.Table, what: str, stated: str) -> str:
+def _one_digest(rows: pa.Table, what: str, manifest: table.TableManifest | None) -> str:
+    """The digest that all rows have; the manifest's where there is no such column."""
     column = f"{what}_digest"
     if column not in rows.column_names:
-        return stated
+        return getattr(manifest, column, "")
     found = sorted(digest or "" for digest in rows.column(column).unique().to_pylist())
     if len(found) > 1:
         raise DigestMismatch(

@@ -1,4 +1,4 @@
-"""The end of a run: the accounts are checked, the parts put in place, the manifest written, the old removed."""
+"""The end of a run: accounts are checked, parts put in place, the manifest written, the old removed."""
 
 from __future__ import annotations
 

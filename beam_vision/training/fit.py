@@ -23,7 +23,8 @@ class FitSettings:
 
     Attributes:
       epochs: at most.
-      max_seconds: at most; 0 is no limit. A run that this ends differs from machine to machine.
+      max_seconds: at most, from the end of the first step (which also builds the graph); 0 is no limit. A
+        run that this ends differs from machine to machine.
       learning_rate: at its highest; it rises over the first tenth of the run and falls to 0 along a cosine.
       weight_decay: AdamW's.
       patience: epochs without a lower validation loss before it stops.
@@ -134,11 +135,14 @@ class _Course:
         self.epochs: list[Epoch] = []
         self.epoch = 0
         self.start = time.monotonic()
+        self.first_step_end = math.inf
 
     @property
-    def elapsed_sec(self) -> float:
-        """Since the start."""
-        return time.monotonic() - self.start
+    def time_spent(self) -> float:
+        """The share of the seconds allowed that has gone by; 0 without a limit."""
+        if not self.settings.max_seconds:
+            return 0.0
+        return max(0.0, time.monotonic() - self.first_step_end) / self.settings.max_seconds
 
     def begin_epoch(self, epoch: int, logs: Any = None) -> None:
         """Notes which epoch it is."""
@@ -146,15 +150,14 @@ class _Course:
 
     def begin_batch(self, batch: int, logs: Any = None) -> None:
         """Sets the learning rate by how far the run is, in epochs or in seconds."""
-        progress = (self.epoch + batch / self.steps) / self.settings.epochs
-        if self.settings.max_seconds:
-            progress = max(progress, self.elapsed_sec / self.settings.max_seconds)
+        progress = max((self.epoch + batch / self.steps) / self.settings.epochs, self.time_spent)
         rate = learning_rate_at(progress, self.settings.learning_rate)
         self.model.optimizer.learning_rate.assign(rate)
 
     def end_batch(self, batch: int, logs: Any = None) -> None:
         """Ends the run when its time is over."""
-        if self.settings.max_seconds and self.elapsed_sec >= self.settings.max_seconds:
+        self.first_step_end = min(self.first_step_end, time.monotonic())
+        if self.time_spent >= 1:
             self.model.stop_training = True
 
     def end_epoch(self, epoch: int, logs: Any = None) -> None:
@@ -162,7 +165,7 @@ class _Course:
         found = {name: float(value) for name, value in (logs or {}).items()}
         done = Epoch(
             epoch + 1,
-            round(self.elapsed_sec, 2),
+            round(time.monotonic() - self.start, 2),
             found["loss"],
             found["accuracy"],
             found.get("val_loss"),

@@ -12,7 +12,14 @@ from apache_beam.io.localfilesystem import LocalFileSystem
 
 from beam_vision.errors import DigestMismatch, UsageError
 from beam_vision.inference import bundle
-from beam_vision.inference.bundle import find_files, model_digest, read_bundle, set_latest, write_bundle
+from beam_vision.inference.bundle import (
+    find_files,
+    model_digest,
+    read_bundle,
+    set_latest,
+    write_bundle,
+    write_spec,
+)
 from beam_vision.inference.loader import load
 from beam_vision.inference.spec import ModelSpec
 from beam_vision.testing import models
@@ -40,11 +47,11 @@ def test_a_root_of_versions_is_followed_through_latest(saved, tmp_path):
     root = tmp_path / "models"
     shutil.copytree(saved, root / "v1")
     shutil.copytree(saved, root / "v2")
-    with pytest.raises(UsageError, match="no model at .*LATEST"):
+    with pytest.raises(UsageError, match=r"no model at .*LATEST"):
         find_files(str(root))
     set_latest(str(root), "v2")
     assert find_files(str(root)).path == str(root / "v2")
-    with pytest.raises(UsageError, match="no model at .*v3"):
+    with pytest.raises(UsageError, match=r"no model at .*v3"):
         set_latest(str(root), "v3")
     assert find_files(str(root)).path == str(root / "v2")
 
@@ -140,6 +147,12 @@ def test_changed_settings_are_refused_until_accepted(saved, tmp_path):
         ("{", "is not JSON"),
         ('{"lables": []}', "unknown keys lables; known are activation"),
         ('{"resize": "squash"}', "resize is 'squash'; it must be one of stretch, letterbox, center_crop"),
+        ('{"height_px": "8"}', r"height_px is '8'; it must be of type int \| None"),
+        ('{"labels": "abc"}', r"labels is 'abc'; it must be of type tuple\[str"),
+        ('{"labels": ["a", 2]}', "labels is"),
+        ('{"pad_rgb": [1, 2]}', "pad_rgb is"),
+        ('{"threshold": true}', "threshold is True; it must be of type"),
+        ('{"metrics": {"accuracy": "high"}}', "metrics is"),
         ('{"height_px": 9}', "height_px 9 was asked for, but the model's input has 8"),
     ],
 )
@@ -148,6 +161,18 @@ def test_a_bad_spec_is_told(text, message, saved, tmp_path):
     (tmp_path / "m" / "model_spec.json").write_text(text)
     with pytest.raises(UsageError, match=message):
         read_bundle(str(tmp_path / "m"))
+
+
+def test_a_spec_is_written_beside_a_model_but_not_beside_several(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "m")
+    spec = read_bundle(str(tmp_path / "m"), {"labels": models.LABELS, "resize": "letterbox"})
+    assert write_spec(str(tmp_path / "m"), spec) == str(tmp_path / "m" / "model_spec.json")
+    assert read_bundle(str(tmp_path / "m")) == spec
+    for name in ("a.onnx", "b.onnx"):
+        models.save_onnx(str(tmp_path / name))
+    with pytest.raises(UsageError, match="several models"):
+        write_spec(str(tmp_path / "a.onnx"), read_bundle(str(tmp_path / "a.onnx")))
+    assert not (tmp_path / "model_spec.json").exists()
 
 
 def test_flags_win_over_the_spec_and_the_spec_over_what_is_found(saved, tmp_path):

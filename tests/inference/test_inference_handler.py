@@ -140,7 +140,7 @@ def test_what_the_model_does_not_give_is_refused_when_building(settings, message
 
 def test_a_value_range_that_the_input_can_not_hold_is_refused(tmp_path):
     path = models.save_saved_model(str(tmp_path / "m"), dtype="uint8")
-    with pytest.raises(UsageError, match="uint8, which can't hold --value_range -1..1"):
+    with pytest.raises(UsageError, match=r"uint8, which can't hold --value_range -1\.\.1"):
         Engine(read_bundle(path, {"value_range": "-1..1"}), EngineSettings())
 
 

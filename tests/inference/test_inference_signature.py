@@ -171,7 +171,7 @@ def test_conventions_go_by_the_name(name, value_range, nested):
 
 def test_a_keras_layer_serves_as_the_embedding(tmp_path):
     path = models.save_keras(str(tmp_path / "m.keras"))
-    with pytest.raises(UsageError, match="no output or layer 'nothing'.*layers that give vectors: quadrants"):
+    with pytest.raises(UsageError, match=r"no output or layer 'nothing'.*that give vectors: quadrants"):
         read_bundle(path, {"embedding_output": "nothing"})
     with pytest.raises(UsageError, match="--embedding_output quadrants"):
         read_bundle(path, {"task": "embed"})
@@ -184,7 +184,7 @@ def test_a_keras_file_that_needs_code_is_told(tmp_path):
 
     images = keras.Input((8, 8, 3))
     keras.Model(images, keras.layers.Lambda(lambda x: x + 1)(images)).save(str(tmp_path / "m.keras"))
-    with pytest.raises(UsageError, match="Keras can't load .*model.export"):
+    with pytest.raises(UsageError, match=r"Keras can't load .*model\.export"):
         read_bundle(str(tmp_path / "m.keras"))
 
 

@@ -42,7 +42,7 @@ def test_a_backend_and_target_can_be_asked_for_and_stay(place, capsys):
     )
     vectors = clustered(310, 8)[:301]
     write_embeddings(place[1], vectors)
-    assert main(["build-index", *place, "--update"]) == 0
+    assert main(["build-index", *place, "--incremental"]) == 0
     shown = capsys.readouterr().out
     assert "not trained again" in shown
     manifest = open_index(place[3]).manifest
@@ -52,7 +52,7 @@ def test_a_backend_and_target_can_be_asked_for_and_stay(place, capsys):
 def test_update_says_what_changed(place, capsys):
     assert main(["build-index", *place]) == 0
     write_embeddings(place[1], clustered(310, 8)[20:], keys=[f"lake/{i:05d}.jpg" for i in range(20, 310)])
-    assert main(["build-index", *place, "--update"]) == 0
+    assert main(["build-index", *place, "--incremental"]) == 0
     assert "290 of 8 dimensions (10 added, 0 replaced, 20 deleted)" in capsys.readouterr().out
 
 
@@ -80,7 +80,7 @@ def test_preflight_says_what_would_be_done_and_does_nothing(place, tmp_path, cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--update"], "no index at"),
+        (["--incremental"], "no index at"),
         (["--recall_target", "1.5"], "--recall_target is a share"),
         (["--table", "nowhere"], "no table at nowhere"),
         (["--output", "gs://bucket/index"], "an index is a local folder"),

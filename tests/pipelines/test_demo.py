@@ -76,7 +76,8 @@ def test_report_shows_every_part(run_once):
         assert name in text
     assert page.tags.count("img") > 30
     assert "no preview" not in text
-    assert not re.search(r"https?:|<b>\W", html)
+    assert CLASSES[1] not in html
+    assert not re.search(r"https?:", html)
     assert len(html) < 2_000_000
 
 

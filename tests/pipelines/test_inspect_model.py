@@ -63,6 +63,18 @@ def test_what_must_be_said_is_told_with_what_is_known(tmp_path, capsys):
     assert "8 x 8 px" in row(out, "takes")[0]
 
 
+def test_a_model_becomes_a_bundle(tmp_path, capsys):
+    path = models.save_saved_model(str(tmp_path / "m"), side_px=None)
+    said = ["--image_size", "8", "--value_range", "0..1", "--no-check_model"]
+    code, _, err = inspect(capsys, path, *said, "--write_spec")
+    assert code == 0
+    assert f"wrote {path}/model_spec.json" in err
+    code, out, _ = inspect(capsys, path, "--no-check_model")
+    assert code == 0
+    assert "8 x 8 px" in row(out, "takes")[0]
+    assert row(out, "note") == []
+
+
 def test_a_crash_is_told(tmp_path, capsys):
     path = models.save_troubled(str(tmp_path / "m"), "abort")
     code, out, err = inspect(capsys, path)

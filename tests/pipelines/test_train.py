@@ -49,8 +49,8 @@ def test_plan(tmp_path):
 @pytest.mark.parametrize(
     ("classes", "given", "message"),
     [
-        ({"a": 5}, {}, r"1 class only \(a\)"),
-        ({"a": 5, "b": 0}, {}, r"1 class only \(a\)"),
+        ({"a": 5}, {}, r"one class only \(a\)"),
+        ({"a": 5, "b": 0}, {}, r"one class only \(a\)"),
         ({}, {"unlabelled": 9}, "no labelled images"),
         ({"a": 1, "b": 1}, {"multi_label": True}, "several labels"),
         ({"a": 1, "b": 1}, {"image_size": 8}, "at least 16"),

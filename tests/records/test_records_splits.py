@@ -27,7 +27,8 @@ def test_parse():
 
 
 @pytest.mark.parametrize(
-    "text", ["", ",", "train=0.5,test=0.4", "train=1.5,test=-0.5", "train=x", "train=1,train=0", "Train=1", "a b=1"]
+    "text",
+    ["", ",", "train=0.5,test=0.4", "train=1.5,test=-0.5", "train=x", "train=1,train=0", "Train=1", "a b=1"],
 )
 def test_splits_that_are_none(text):
     with pytest.raises(UsageError, match="--splits"):

@@ -408,7 +408,7 @@ def test_changes_add_up_until_it_is_trained_anew(place):
 def test_an_update_from_another_model_is_refused(place, what):
     build(*place)
     write_embeddings(place[0], clustered(ROWS, DIMENSION), **{what: "another"})
-    with pytest.raises(DigestMismatch, match=r"found another; build .* anew, without --update"):
+    with pytest.raises(DigestMismatch, match=r"found another; build .* anew, without --incremental"):
         update(*place)
 
 

@@ -1,0 +1,90 @@
+"""The commands of the README and the docs, run in their order on a small lake."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from beam_vision.pipelines import cli, demo_lake
+
+ROOT = Path(__file__).parent.parent
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(path):
+    """The lines that begin with ``$ beam-vision`` in a document's console blocks."""
+    blocks = re.findall(r"```console\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line[2:])[1:] for line in lines if line.startswith("$ beam-vision ")]
+
+
+def quicker(argv):
+    """The same command with less training."""
+    return [
+        "5" if before == "--max_seconds" else word for before, word in zip(["", *argv], argv, strict=False)
+    ]
+
+
+def mend(failures, by):
+    """Puts a good image in the place of every failed one."""
+    for path in Path(failures).glob("*.jsonl"):
+        for line in path.read_text().splitlines():
+            Path(json.loads(line)["uri"]).write_bytes(Path(by).read_bytes())
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_and_the_cookbook_run(tmp_path, monkeypatch, capsys):
+    demo_lake.make_lake(str(tmp_path / "lake"), digits=300, crops_per_photo=4)
+    monkeypatch.chdir(tmp_path)
+    said = [argv for path in (ROOT / "README.md", ROOT / "docs" / "cookbook.md") for argv in commands(path)]
+    assert len(said) > 10
+    for argv in said:
+        if argv[0] == "redrive":
+            mend("table/failures", by="lake/digit_3/0259.png")
+        argv, target = (argv[:-2], argv[-1]) if ">" in argv else (argv, None)
+        code = cli.main(quicker(argv))
+        printed = capsys.readouterr()
+        assert code == 0, f"beam-vision {shlex.join(argv)}\n{printed.err[-3000:]}"
+        if target:
+            Path(target).write_text(printed.out)
+    for code in re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "cookbook.md").read_text(), flags=re.DOTALL
+    ):
+        names = {}
+        exec(code, names)
+        images, labels = next(iter(names["train"]))
+        assert images.shape[1:] == (64, 64, 3)
+        assert len(images) == len(labels)
+
+
+def test_every_link_of_the_docs_leads_somewhere():
+    for path in [
+        *DOCS,
+        ROOT / "ARCHITECTURE.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "benchmarks" / "README.md",
+    ]:
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+            assert "://" in target or (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_every_reason_is_explained():
+    from beam_vision.errors import Reason
+
+    text = (ROOT / "docs" / "failures.md").read_text(encoding="utf-8")
+    assert [reason.value for reason in Reason if f"`{reason.value}`" not in text] == []
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_every_option_in_the_docs_exists(path):
+    import dataclasses
+    import importlib
+
+    known = {"--help", "--version"}
+    for job in cli.JOBS:
+        module = importlib.import_module(f"beam_vision.pipelines.{job.replace('-', '_')}")
+        known |= {f"--{field.name}" for field in dataclasses.fields(module.Options)}
+    used = set(re.findall(r"(?<![\w-])--[a-z][a-z_]+", path.read_text(encoding="utf-8")))
+    assert used - known == set()
