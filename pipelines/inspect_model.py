@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_vision.errors import JobError, UsageError
 from beam_vision.pipelines import job, options
-from beam_vision.pipelines.model_options import ModelOptions, overrides_of
+from beam_vision.pipelines.model_options import ModelFactOptions, overrides_of
 from beam_vision.pipelines.options import option
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ EXAMPLE = "beam-vision inspect-model my_model --image_size 224"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(ModelOptions):
+class Options(ModelFactOptions):
     """Options of ``inspect-model``."""
 
     model: str = option(
@@ -78,22 +78,19 @@ def inspect(asked: Options) -> Found:
     Raises:
       UsageError: there is no model that could be read at all.
     """
-    from beam_vision.inference.bundle import fetch, find_files, read_bundle, read_signature, read_spec_file
+    from beam_vision.inference.bundle import find_files, read_facts, to_spec
     from beam_vision.inference.check import completed, try_apart
 
     files = find_files(asked.model)
-    here = fetch(files)
-    overrides = overrides_of(asked, task=asked.task)
-    known = {name: value for name, value in overrides.items() if value}
-    signature = read_signature(here, {**read_spec_file(here.folder), **known})
+    facts = read_facts(files.path, overrides_of(asked, task=asked.task))
     try:
-        spec = read_bundle(files.path, overrides)
+        spec = to_spec(facts)
     except UsageError as error:
-        return Found(files.path, files.model_format, signature, None, error, None)
+        return Found(files.path, files.model_format, facts.found, None, error, None)
     report = try_apart(files.path, spec) if asked.check_model else None
     if report is not None and report.ok:
         spec = completed(spec, report)
-    return Found(files.path, files.model_format, signature, spec, None, report)
+    return Found(files.path, files.model_format, facts.found, spec, None, report)
 
 
 def to_json(found: Found) -> dict[str, Any]:

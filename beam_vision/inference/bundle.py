@@ -165,19 +165,6 @@ def _digest(files: ModelFiles, spec: ModelSpec) -> str:
     return settings_digest({"files": files_digest(files), **asked})
 
 
-def read_signature(files: ModelFiles, said: Mapping[str, Any]) -> Signature:
-    """What the model in local files takes and gives."""
-    if files.model_format == "saved_model":
-        return find_in_saved_model(files.path, said.get("signature", ""))
-    if files.model_format == "keras":
-        from beam_vision.inference import keras_model
-
-        return keras_model.find(files.path, said.get("embedding_output", ""))
-    from beam_vision.inference import onnx_model
-
-    return onnx_model.find(files.path)
-
-
 def read_spec_file(folder: str) -> dict[str, Any]:
     """What ``model_spec.json`` in ``folder`` says; empty when there is none.
 
@@ -195,6 +182,21 @@ def read_spec_file(folder: str) -> dict[str, Any]:
     return known_fields(value, path=path)
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a model before it is put together.
+
+    Attributes:
+      files: its files, on the local disk.
+      said: fields of a :class:`ModelSpec` from ``model_spec.json`` and from the caller.
+      found: what the model itself tells.
+    """
+
+    files: ModelFiles
+    said: Mapping[str, Any]
+    found: Signature
+
+
 def read_bundle(path: str, overrides: Mapping[str, Any] | None = None) -> ModelSpec:
     """The spec of the model at ``path``: ``model_spec.json``, then ``overrides``, then what is found.
 
@@ -205,6 +207,15 @@ def read_bundle(path: str, overrides: Mapping[str, Any] | None = None) -> ModelS
     Raises:
       UsageError: no model; what was said contradicts it; or something needed is neither said nor found.
       DigestMismatch: the files are not those that ``model_spec.json`` was written for.
+    """
+    return to_spec(read_facts(path, overrides))
+
+
+def read_facts(path: str, overrides: Mapping[str, Any] | None = None) -> Facts:
+    """The first half of :func:`read_bundle`: all that can be read, whether or not it is enough.
+
+    Raises:
+      UsageError, DigestMismatch: as there.
     """
     files = fetch(find_files(path))
     stored = read_spec_file(files.folder)
@@ -219,8 +230,30 @@ def read_bundle(path: str, overrides: Mapping[str, Any] | None = None) -> ModelS
         )
     asked = {name: value for name, value in (overrides or {}).items() if value not in (None, "", ())}
     said = {**stored, **asked, "model_format": files.model_format}
-    spec = resolve(read_signature(files, said), said)
-    return replace(spec, model_digest=_digest(files, spec))
+    return Facts(files, said, _read_signature(files, said))
+
+
+def to_spec(facts: Facts) -> ModelSpec:
+    """The second half of :func:`read_bundle`.
+
+    Raises:
+      UsageError: as there.
+    """
+    spec = resolve(facts.found, facts.said)
+    return replace(spec, model_digest=_digest(facts.files, spec))
+
+
+def _read_signature(files: ModelFiles, said: Mapping[str, Any]) -> Signature:
+    if files.model_format == "saved_model":
+        return find_in_saved_model(files.path, said.get("signature", ""))
+    if files.model_format == "keras":
+        from beam_vision.inference import keras_model
+
+        layer, look = said.get("embedding_output", ""), not said.get("value_range")
+        return keras_model.find(files.path, layer, look_for_range=look)
+    from beam_vision.inference import onnx_model
+
+    return onnx_model.find(files.path)
 
 
 def write_bundle(

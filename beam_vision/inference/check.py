@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from beam_vision.errors import UsageError, VisionError
+from beam_vision.inference.bundle import fetch, find_files
 from beam_vision.inference.spec import ModelSpec
 
 _MARK = "beam-vision check: "
@@ -85,9 +86,10 @@ def try_here(path: str, spec: ModelSpec) -> Report:
 
 def try_apart(path: str, spec: ModelSpec, *, timeout_sec: float = 600) -> Report:
     """The same in a child process, whose death is told in words and hurts nobody."""
+    here = fetch(find_files(path)).path
     try:
         child = subprocess.run(
-            [sys.executable, "-m", "beam_vision.inference.check", path],
+            [sys.executable, "-m", "beam_vision.inference.check", here],
             input=json.dumps(spec.to_json()),
             capture_output=True,
             text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,7 +39,10 @@ def decide_activation(scores: np.ndarray, activation: str, multi_label: bool | N
 
 
 def probabilities(scores: np.ndarray, activation: str) -> np.ndarray:
-    """float32 ``[n, k]`` probabilities of scores ``[n, k]``; stable for logits of any size."""
+    """float32 ``[n, k]`` probabilities of scores ``[n, k]``; stable for logits of any size.
+
+    With activation ``none`` the scores are probabilities already (rounding beyond 0..1 is cut off).
+    """
     scores = scores.astype(np.float32, copy=False)
     if activation == "softmax":
         shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -99,11 +103,18 @@ class Labeler:
         ]
 
 
-def _top(scores: np.ndarray, k: int) -> np.ndarray:
-    """Indices ``[n, k]`` of the k highest of each row, highest first, ties by index."""
-    return np.argsort(-scores, axis=1, kind="stable")[:, :k]
+def _top(scores: np.ndarray, k: int) -> list[np.ndarray]:
+    """For each row the indices of its k highest scores, highest first, ties by index."""
+    negative = -scores
+    bounds = np.partition(negative, k - 1, axis=1)[:, k - 1]
+    found = []
+    for row, bound in zip(negative, bounds, strict=True):
+        candidates = np.flatnonzero(row <= bound)
+        found.append(candidates[np.argsort(row[candidates], kind="stable")[:k]])
+    return found
 
 
+@functools.cache
 def default_labels(classes: int) -> tuple[str, ...]:
     """``class_0000``, ``class_0001``...: names for classes that have none."""
     digits = max(4, len(str(classes - 1)))

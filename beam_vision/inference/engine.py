@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from beam_vision.errors import VisionError
+from beam_vision.errors import UsageError, VisionError
 from beam_vision.inference import embed
 from beam_vision.inference.classify import decide_activation
 from beam_vision.inference.decoding import Chunk, Decoder, Prepared
@@ -57,6 +57,8 @@ class Engine:
 
     def __init__(self, spec: ModelSpec, settings: EngineSettings) -> None:
         settings.check(spec)
+        if spec.input_kind == "tf_example":
+            raise UsageError("the model takes tf.Examples, not images; choose another --signature")
         self._spec = spec
         self._settings = settings
         self._reader = Reader(spec, settings)

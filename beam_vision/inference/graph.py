@@ -123,7 +123,8 @@ class Graph:
                         calls[name_of_call] = self._enter(scope, node, body)
                     inner = calls[name_of_call]
                     shift = len(node.input) - len(inner.arguments)  # If and Case take their branch first
-                    for place in {position - max(shift, 0)} & set(range(len(inner.arguments))):
+                    place = position - max(shift, 0)
+                    if 0 <= place < len(inner.arguments):
                         todo.append((inner, inner.arguments[place], 0))
 
     def _bodies(self, node: Any) -> list[str]:

@@ -43,13 +43,12 @@ class ImageModelHandler(ModelHandler[EncodedImage, Prediction | Failure, LoadedM
         max_batch_bytes: int = 64 << 20,
     ) -> None:
         super().__init__()
-        settings.check(spec)
         self._model_path = model_path
         self._spec = spec
         self._settings = settings
         self._max_batch_images = max_batch_images
         self._max_batch_bytes = max_batch_bytes
-        self._engine: Engine | None = None
+        self._engine: Engine | None = Engine(spec, settings)
         self._observed_load = False
 
     def __getstate__(self) -> dict[str, Any]:

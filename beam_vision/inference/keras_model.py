@@ -42,29 +42,28 @@ def open_model(path: str) -> Any:
     return model
 
 
-def find(path: str, embedding_layer: str = "") -> Signature:
+def find(path: str, embedding_layer: str = "", *, look_for_range: bool = True) -> Signature:
     """What the model in ``path`` takes and gives, with a layer as a further output where one is named.
+
+    Args:
+      path: the file.
+      embedding_layer: an output or a layer; ``""`` for none.
+      look_for_range: whether to find its value range too, which takes seconds for large models.
 
     Raises:
       UsageError: as :func:`open_model`; or there is no such layer.
     """
-    return describe(with_layer(open_model(path), embedding_layer))
+    return describe(with_layer(open_model(path), embedding_layer), look_for_range=look_for_range)
 
 
-def describe(model: Any) -> Signature:
+def describe(model: Any, *, look_for_range: bool = True) -> Signature:
     """The :class:`Signature` of a loaded Keras model."""
-    from beam_vision.inference.graph import Graph
-
     inputs = tuple(_tensor_of(item.name, item) for item in model.inputs)
     outputs = tuple(_tensor_of(name, item) for name, item in outputs_of(model).items())
     value_range, remarks = "", []
-    if len(inputs) == 1:
-        function = trace(model).get_concrete_function()
-        graph = Graph(function.graph.as_graph_def(), captured_constants(function))
-        value_range = graph.value_range(function.inputs[0].name) or ""
-    if not value_range:
-        value_range = _by_convention(model)
-        if value_range:
+    if look_for_range and len(inputs) == 1:
+        value_range = _range_in_graph(model)
+        if not value_range and (value_range := _by_convention(model)):
             remarks.append(
                 f"value range {value_range}: the convention of keras.applications for {model.name}"
             )
@@ -76,6 +75,14 @@ def describe(model: Any) -> Signature:
         final_activation=_final_activation(model),
         remarks=tuple(remarks),
     )
+
+
+def _range_in_graph(model: Any) -> str:
+    from beam_vision.inference.graph import Graph
+
+    function = trace(model).get_concrete_function()
+    graph = Graph(function.graph.as_graph_def(), captured_constants(function))
+    return graph.value_range(function.inputs[0].name) or ""
 
 
 def _tensor_of(name: str, tensor: Any) -> Tensor:

@@ -33,9 +33,7 @@ class LoadedModel:
       load_sec: how long loading took.
     """
 
-    def __init__(
-        self, spec: ModelSpec, call: Call, errors: tuple[type[Exception], ...], load_sec: float
-    ) -> None:
+    def __init__(self, spec: ModelSpec, call: Call, errors: Errors, load_sec: float) -> None:
         self.spec = spec
         self.activation = spec.activation
         self.multi_label = False
@@ -155,7 +153,8 @@ def _load_saved_model(path: str, spec: ModelSpec) -> tuple[Call, Errors]:
             f"the model has no signature {spec.signature!r}; it has {', '.join(loaded.signatures)}"
         )
 
-    def call(batch: np.ndarray, keep: Any = loaded) -> dict[str, np.ndarray]:  # its functions alone don't
+    # `keep`: a signature alone doesn't keep the model's variables alive.
+    def call(batch: np.ndarray, keep: Any = loaded) -> dict[str, np.ndarray]:
         tensor = tf.constant(batch, tf.string) if batch.dtype == object else tf.constant(batch)
         outputs = named_outputs(function(tensor))
         return {name: outputs[name].numpy() for name in wanted_outputs(spec)}

@@ -11,7 +11,6 @@ from beam_vision.inference.spec import ModelSpec
 from beam_vision.tfrecord_io import Example
 from beam_vision.types import DecodedImage
 
-PROBES = 4
 _SIDE_PX = 64
 
 

@@ -99,7 +99,10 @@ figcaption b { color: var(--ink); font-weight: 600; }
 .reason:last-child { border-bottom: 0; }
 .reason ul { margin: 0; padding: 0; list-style: none; }
 .reason li { margin-bottom: 6px; overflow-wrap: anywhere; }
-.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); gap: 14px; }
+.facts {
+  display: grid; gap: 14px; margin-top: 14px;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr));
+}
 .facts dl {
   display: grid; grid-template-columns: minmax(110px, auto) 1fr; gap: 4px 16px; margin: 8px 0 0;
   font-size: 13.5px;

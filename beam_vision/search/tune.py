@@ -22,6 +22,7 @@ TIMED_QUERIES = 200
 NEIGHBOURS = TUNED_K - 1
 MOST_REORDERED = 5_000
 GROWTH = 1.4
+LEEWAY = 0.25  # of what is above the target: leaves that only just suffice would need very many candidates
 SEED = 20_240_607
 
 
@@ -117,8 +118,8 @@ def tune(
 ) -> bool:
     """Sets the least effort with which the index reaches ``target`` recall@10; False: none does.
 
-    First the fewest leaves are sought that can reach it with every candidate reordered, then the fewest
-    candidates. What that gives must hold on the other sample too, or both grow.
+    First the fewest leaves are sought that can reach it, with some leeway, when all candidates are
+    reordered, then the fewest candidates. What that gives must hold on the other sample too, or both grow.
 
     Args:
       index: its effort is set.
@@ -134,18 +135,17 @@ def tune(
     reorders = _ladder(TUNED_K, min(MOST_REORDERED, int(rows * MOST_FETCHED)))
     leaves = _ladder(1, index.leaves) if index.leaves else [0]
 
-    def reached(at: tuple[int, int], referee: Referee) -> bool:
+    def reached(at: tuple[int, int], referee: Referee, goal: float = target) -> bool:
         index.effort = effort = Effort(reorders[at[0]], leaves[at[1]])
         recall = referee.recall(index)
         progress(f"reorder {effort.reorder}, leaves {effort.leaves_to_search}: recall@10 {recall:.3f}")
-        return recall >= target
+        return recall >= goal
 
     most = (len(reorders) - 1, len(leaves) - 1)
-    fewest_leaves = _first(len(leaves), lambda step: reached((most[0], step), tuning))
-    if fewest_leaves is None:
-        return False
-    fewest = _first(len(reorders), lambda step: reached((step, fewest_leaves), tuning))
-    at = (most[0] if fewest is None else fewest, fewest_leaves)
+    goal = target + LEEWAY * (1 - target)
+    leaf_step = _first(len(leaves), lambda step: reached((most[0], step), tuning, goal))
+    reorder_step = _first(len(reorders), lambda step: reached((step, leaf_step), tuning))
+    at = (reorder_step, leaf_step)
     while not all(reached(at, referee) for referee in checking):
         if at == most:
             return False
@@ -161,10 +161,13 @@ def _ladder(least: int, most: int) -> list[int]:
     return steps
 
 
-def _first(steps: int, passes: Callable[[int], bool]) -> int | None:
-    """The first of the steps 0..steps-1 that passes, by bisection: whatever follows a pass passes."""
-    if not passes(steps - 1):
-        return None
+def _first(steps: int, passes: Callable[[int], bool]) -> int:
+    """The first of the steps 0..steps-1 that passes, the last when none does, by bisection.
+
+    Args:
+      steps: how many.
+      passes: whatever follows a pass passes too.
+    """
     low, high = 0, steps - 1
     while low < high:
         middle = (low + high) // 2

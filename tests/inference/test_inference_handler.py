@@ -138,6 +138,12 @@ def test_what_the_model_does_not_give_is_refused_when_building(settings, message
         ImageModelHandler("nowhere", ModelSpec(scores_output="scores"), EngineSettings(**settings))
 
 
+def test_a_model_of_examples_is_refused_here():
+    spec = dataclasses.replace(SPEC, input_kind="tf_example")
+    with pytest.raises(UsageError, match="not images; choose another --signature"):
+        Infer(spec, "nowhere")
+
+
 def test_a_value_range_that_the_input_can_not_hold_is_refused(tmp_path):
     path = models.save_saved_model(str(tmp_path / "m"), dtype="uint8")
     with pytest.raises(UsageError, match=r"uint8, which can't hold --value_range -1\.\.1"):

@@ -62,6 +62,16 @@ def test_labels_come_highest_first_and_ties_by_class():
     assert found[0] == Label("class_0001", pytest.approx(0.4))
 
 
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(1, 30))
+def test_labels_are_those_of_a_full_sort(row, top_k):
+    scores = np.array([row], np.float32) / 5
+    (found,) = labeler(top_k=top_k)(scores)
+    if len(row) == 1:
+        return
+    order = sorted(range(len(row)), key=lambda c: (-row[c], c))[:top_k]
+    assert [label.label for label in found] == [f"class_{c:04d}" for c in order]
+
+
 def test_multi_label_gives_what_reaches_the_threshold():
     found = labeler(("a", "b", "c"), multi_label=True)(INDEPENDENT)
     assert [[label.label for label in row] for row in found] == [["a", "b"], ["c"]]

@@ -1,4 +1,4 @@
-"""The PTransforms: what they plan is what plain Python plans; nothing large is ever grouped; all of it pickles."""
+"""The PTransforms: they plan as plain Python does, group nothing large, count what they do, and pickle."""
 
 from dataclasses import replace
 

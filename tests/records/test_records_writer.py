@@ -11,7 +11,7 @@ from records_builder import item_of, read, refs_of
 from beam_vision.errors import Reason, VisionError
 from beam_vision.images import codec
 from beam_vision.records import writer as writers
-from beam_vision.records.encode import EncodeSettings, PixelSums, pixel_sums, store
+from beam_vision.records.encode import EncodeSettings, PixelSums, store
 from beam_vision.records.example import from_example
 from beam_vision.records.plan import Job
 from beam_vision.records.shard import ShardInfo, ShardPlan, finished
