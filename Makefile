@@ -24,6 +24,7 @@ types: $(VENV)/.test  ## mypy
 	$(BIN)/mypy
 
 bench: $(VENV)/.test  ## benchmarks, paired in one run (about half an hour)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks.run
 
 $(VENV)/bin/python:

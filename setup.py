@@ -22,6 +22,7 @@ REQUIRES = [
 ]
 
 EXTRAS = {
+    "bench": ["tensorflow-hub>=0.16"],  # Beam's own TensorFlow handler, which we compare with, imports it
     "onnx": ["onnxruntime>=1.18"],
     "demo": ["scikit-learn>=1.5", "scikit-image>=0.24"],
     "test": [

@@ -122,7 +122,9 @@ def preflight(options: Options) -> dict[str, Any]:
     if source.format == "tfrecord":
         raise UsageError("--images is a TFRecord dataset already; give the images it was made from")
     if source.format == "folder" and f"{job.folder}/".startswith(f"{source.path.rstrip('/')}/"):
-        raise UsageError(f"--output {job.folder} lies within --images {source.path}; take a folder outside it")
+        raise UsageError(
+            f"--output {job.folder} lies within --images {source.path}; take a folder outside it"
+        )
     failures = failures_folder(options)
     inside = failures.removeprefix(job.folder + "/")
     layout.check_output(job.folder, also_allowed=[inside.partition("/")[0]] if inside != failures else [])
@@ -156,7 +158,7 @@ def build(pipeline: beam.Pipeline, options: Options, *, run_id: str, attempt: in
     from beam_vision.records import plan_transforms, schema, write_transforms
     from beam_vision.sinks.transforms import WriteFailures
     from beam_vision.sources.files import read_image
-    from beam_vision.sources.transforms import ListImages
+    from beam_vision.sources.transforms import ListImages, ReadImages
 
     job = plan_job(options, run_id=run_id, attempt=attempt)
     classes = read_classes(options.classes)
@@ -169,12 +171,13 @@ def build(pipeline: beam.Pipeline, options: Options, *, run_id: str, attempt: in
         run_id=run_id,
         attempt=attempt,
     )
-    printed = listed.good | plan_transforms.FingerprintImages(read_image, run_id=run_id, attempt=attempt)
-    planned = (printed.good, listed.good) | plan_transforms.PlanShards(job, classes=classes)
+    read = listed.good | ReadImages(run_id=run_id, attempt=attempt)
+    items = read.good | plan_transforms.FingerprintImages()
+    planned = (items, listed.good) | plan_transforms.PlanShards(job, classes=classes)
     written = planned | write_transforms.WriteShards(job, read_image)
     records, problems = written.good | write_transforms.ReadBack(job.folder)
     report = (
-        (listed.failed, printed.failed, planned.failed, written.failed)
+        (listed.failed, read.failed, planned.failed, written.failed)
         | "AllFailed" >> beam.Flatten()
         | WriteFailures(failures_folder(options), run_id=run_id, job=NAME)
     )

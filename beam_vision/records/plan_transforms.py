@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-import google_crc32c
 
 import beam_vision.coders  # noqa: F401
 from beam_vision import metrics, storage
-from beam_vision.digest import content_digest
 from beam_vision.errors import Stage
-from beam_vision.failures import FAILED, Guard, Outcome
-from beam_vision.records.ahead import map_ahead
+from beam_vision.failures import FAILED, Guard
 from beam_vision.records.layout import MANIFEST, shard_count, shard_of
 from beam_vision.records.plan import DatasetPlan, Job
-from beam_vision.records.shard import Item
+from beam_vision.records.shard import Item, fingerprint
 from beam_vision.records.splits import SplitRule
-from beam_vision.records.writer import READ_THREADS, Read
 from beam_vision.types import Failure, ImageRef
 
 beam.coders.registry.register_row(Item)
 
-_BATCH = 256
 _SLOT = Item(ImageRef(key="", uri=""), sha256="", crc32c=0, n_bytes=0)
 """Stands in every shard's group, so that a shard without images is written too."""
 
@@ -33,61 +27,11 @@ Slot = tuple[str, int]
 
 
 class FingerprintImages(beam.PTransform):
-    """Refs -> Outcome(:class:`~beam_vision.records.shard.Item`, failures): the sha256 and size of each file.
+    """EncodedImages -> :class:`~beam_vision.records.shard.Item`s; the bytes go no further."""
 
-    Args:
-      read: gives a file's bytes.
-      run_id: stands in failures.
-      attempt: stands in failures.
-    """
-
-    def __init__(self, read: Read, *, run_id: str = "", attempt: int = 1) -> None:
-        super().__init__()
-        self._do = _Fingerprint(read, run_id, attempt)
-
-    def expand(self, refs: beam.PCollection) -> Outcome:
-        """Batches of refs, read by threads."""
-        done = (
-            refs
-            | "Batch" >> beam.BatchElements(min_batch_size=_BATCH, max_batch_size=_BATCH)
-            | "Read"
-            >> beam.ParDo(self._do).with_output_types(Item, failed=Failure).with_outputs(FAILED, main="good")
-        )
-        return Outcome(done.good, done[FAILED])
-
-
-class _Fingerprint(beam.DoFn):
-    def __init__(self, read: Read, run_id: str, attempt: int) -> None:
-        self._read = read
-        self._guard = Guard(self._fingerprint, Stage.READ, run_id=run_id, attempt=attempt)
-
-    def setup(self) -> None:
-        self._pool = ThreadPoolExecutor(READ_THREADS, "fingerprint")
-
-    def teardown(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def process(self, refs: list[ImageRef]) -> Iterator[Any]:
-        results = map_ahead(
-            self._pool,
-            lambda ref: self._guard(ref, ref),
-            refs,
-            most=_BATCH,
-            most_bytes=1,
-            size_bytes=lambda _: 0,
-        )
-        for result in results:
-            if isinstance(result, Failure):
-                metrics.count_failure(result.reason)
-                yield beam.pvalue.TaggedOutput(FAILED, result)
-            else:
-                metrics.count(metrics.READ)
-                metrics.count(metrics.READ_BYTES, result.n_bytes)
-                yield result
-
-    def _fingerprint(self, ref: ImageRef) -> Item:
-        data = self._read(ref.uri)
-        return Item(ref, content_digest(data), google_crc32c.value(data), len(data))
+    def expand(self, images: beam.PCollection) -> beam.PCollection:
+        """Hashes each file."""
+        return images | beam.Map(fingerprint).with_output_types(Item)
 
 
 class Planned(NamedTuple):

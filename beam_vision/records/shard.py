@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import google_crc32c
+
 from beam_vision import storage
-from beam_vision.digest import settings_digest
+from beam_vision.digest import content_digest, settings_digest
 from beam_vision.errors import TRANSIENT_REASONS, Reason
 from beam_vision.records.encode import EncodeSettings, PixelSums
 from beam_vision.records.layout import side_car_name
-from beam_vision.types import Failure, ImageRef
+from beam_vision.types import EncodedImage, Failure, ImageRef
 
 WRITER_VERSION = 1
 """Raised when the same plan would be written differently: shards of earlier versions are then redone."""
@@ -35,6 +37,12 @@ class Item:
     sha256: str
     crc32c: int
     n_bytes: int
+
+
+def fingerprint(image: EncodedImage) -> Item:
+    """What the plan needs to know of an image."""
+    data = image.data
+    return Item(image.ref, content_digest(data), google_crc32c.value(data), len(data))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from beam_vision.records.manifest import DatasetManifest, Shard
 from beam_vision.records.observe import Observed
 from beam_vision.records.write_transforms import RECORDS, ObserveRecords
 
+beam.coders.registry.register_row(Place)
+
+_KEYED = tuple[str, Place]
 _PLACES = "places"
 _PROBLEMS = "problems"
 
@@ -46,18 +49,20 @@ class VerifyDataset(beam.PTransform):
             | "Shards" >> beam.Create(shards)
             | "Apart" >> beam.Reshuffle()
             | "Check"
-            >> beam.ParDo(_CheckShard(self._folder, self._manifest, self._decode)).with_outputs(
-                RECORDS, _PLACES, _PROBLEMS, main="checked"
-            )
+            >> beam.ParDo(_CheckShard(self._folder, self._manifest, self._decode))
+            .with_output_types(Checked, records=bytes, places=Place, problems=Problem)
+            .with_outputs(RECORDS, _PLACES, _PROBLEMS, main="checked")
         )
         copies = (
             done[_PLACES]
-            | "ByContent" >> beam.GroupBy(lambda place: place.content_sha256)
+            | "ByContent" >> beam.Map(lambda place: (place.content_sha256, place)).with_output_types(_KEYED)
+            | "GroupContent" >> beam.GroupByKey()
             | "Copies" >> beam.FlatMapTuple(verify.check_copies)
         )
         keys = (
             done[_PLACES]
-            | "ByKey" >> beam.GroupBy(lambda place: place.key)
+            | "ByKey" >> beam.Map(lambda place: (place.key, place)).with_output_types(_KEYED)
+            | "GroupKeys" >> beam.GroupByKey()
             | "Keys" >> beam.FlatMapTuple(verify.check_key)
         )
         problems = (done[_PROBLEMS], copies, keys) | "Problems" >> beam.Flatten()

@@ -69,9 +69,9 @@ class _WriteShard(beam.DoFn):
         self._background = ThreadPoolExecutor(1, "shard")
 
     def teardown(self) -> None:
-        self._background.shutdown(cancel_futures=True)
         if self._writer is not None:
-            self._writer.close()
+            self._writer.close()  # a shard that is still being written ends with an error, and leaves nothing
+        self._background.shutdown(cancel_futures=True)
 
     def start_bundle(self) -> None:
         self._begun: _Begun | None = None
