@@ -101,14 +101,20 @@ def find(opened: Index, options: Options) -> tuple[Found, bool]:
       DigestMismatch: the model is not the one that made the index's vectors.
     """
     if options.key:
-        found = opened.search_key(
-            options.key, options.k, where=options.where, include_self=options.include_self
-        )
+        key = key_of(options.key, opened)
+        found = opened.search_key(key, options.k, where=options.where, include_self=options.include_self)
         return found, False
     if options.image:
         return opened.search(embed_file(opened, options), options.k, where=options.where), False
     vectors = read_vector_file(options.vector)
     return opened.search(vectors, options.k, where=options.where), vectors.ndim == 2
+
+
+def key_of(asked: str, opened: Index) -> str:
+    """The key as asked for; or the absolute path it stands for, where that is the key of a local file."""
+    path = storage.absolute(asked)
+    known = opened.index.store.row_of
+    return path if asked not in known and path in known else asked
 
 
 def read_vector_file(path: str) -> np.ndarray:

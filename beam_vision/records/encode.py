@@ -146,22 +146,24 @@ def store(data: bytes, settings: EncodeSettings, boxes: Sequence[Box] = ()) -> S
     Raises:
       VisionError: it can't be decoded, or a box lies outside it.
     """
-    header = codec.read_header(data)
-    if settings.encode == "passthrough" and passes(header, data, settings.max_side_px):
-        image = codec.decode(data, settings.check)
-        stored, format, width, height = data, header.format.lower(), header.width_px, header.height_px
+    if settings.encode == "passthrough":
+        header = codec.read_header(data)
+        if passes(header, data, settings.max_side_px):
+            image = codec.decode(data, settings.check)
+            boxes = _fractions(boxes, image)
+            return Stored(
+                data, image.format.lower(), image.width_px, image.height_px, boxes, pixel_sums(image.pixels)
+            )
+    image = codec.decode(data, settings.decode)
+    format = settings.encode
+    if format == "passthrough":
+        format = "jpeg" if image.format in _LOSSY else "png"
+    if format == "jpeg":
+        data = codec.encode_jpeg(image.pixels, quality=settings.jpeg_quality)
     else:
-        image = codec.decode(data, settings.decode)
-        format = settings.encode
-        if format == "passthrough":
-            format = "jpeg" if header.format in _LOSSY else "png"
-        stored = (
-            codec.encode_jpeg(image.pixels, quality=settings.jpeg_quality)
-            if format == "jpeg"
-            else codec.encode_png(image.pixels)
-        )
-        height, width = image.pixels.shape[:2]
-    return Stored(stored, format, width, height, _fractions(boxes, image), pixel_sums(image.pixels))
+        data = codec.encode_png(image.pixels)
+    height, width = image.pixels.shape[:2]
+    return Stored(data, format, width, height, _fractions(boxes, image), pixel_sums(image.pixels))
 
 
 def passes(header: codec.Header, data: bytes, max_side_px: int | None = None) -> bool:

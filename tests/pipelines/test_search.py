@@ -56,6 +56,15 @@ def test_by_key(place, capsys, where_to_look):
     assert having[0]["score"] == 1.0
 
 
+def test_a_relative_path_stands_for_the_key_of_a_local_file(tmp_path, capsys, monkeypatch):
+    vectors = clustered(20, DIMENSION)
+    keys = [str(tmp_path / "lake" / f"{row}.jpg") for row in range(20)]
+    write_embeddings(str(tmp_path / "table"), vectors, keys=keys)
+    monkeypatch.chdir(tmp_path)
+    nearest = found(capsys, "--table", "table", "--key", "lake/4.jpg", "--k", 1, "--include_self")
+    assert nearest[0]["key"] == keys[4]
+
+
 def test_by_vector_file(place, capsys):
     one = found(capsys, "--index", place / "index", "--vector", place / "one.npy", "--k", 2)
     assert one[0]["key"] == "lake/00004.jpg"
