@@ -103,7 +103,12 @@ def check_output(folder: str, *, also_allowed: Iterable[str] = ()) -> None:
             f"--output {folder} holds {foreign[0]!r}, not a TFRecord dataset's: take an empty folder"
         )
     path = storage.join(folder, MANIFEST)
-    if storage.exists(path):
-        kind = storage.read_json(path).get("kind")
-        if kind != KIND:
-            raise UsageError(f"{path} is the manifest of {kind!r}, not of a TFRecord dataset")
+    if storage.exists(path) and _kind_of(path) != KIND:
+        raise UsageError(f"{path} is not the manifest of a TFRecord dataset, but of {_kind_of(path)}")
+
+
+def _kind_of(manifest: str) -> str:
+    try:
+        return str(storage.read_json(manifest)["kind"])
+    except (ValueError, KeyError, TypeError):
+        return "an unknown kind"

@@ -97,24 +97,23 @@ def load_dataset(
     manifest = read_manifest(folder)
     info = _split(manifest, split, folder)
     settings = decode_settings(image_size, resize=resize, interpolation=interpolation)
-    decode = _Decoder(settings, image_size, num_parallel or cores())
+    decoder = _Decoder(settings, image_size, manifest, threads=num_parallel or cores())
     data = _records(folder, info, shuffle=shuffle, seed=seed)
-    if shuffle and not cache:
-        data = data.shuffle(_buffer(info.bytes // max(info.images, 1), info.images), seed=seed)
-    data = data.batch(batch_size, drop_remainder=drop_remainder and not cache)
-    plain = tf.autograph.experimental.do_not_convert
-    parse = functools.partial(_parse, len(manifest.classes) if manifest.multi_label else 0)
-    data = data.map(plain(parse)).map(plain(decode.in_graph), num_parallel_calls=_BATCHES_AT_ONCE)
+    image_bytes = info.bytes // max(info.images, 1)
     if cache:
-        data = data.unbatch().cache("" if cache in (True, "memory") else str(cache))
-        if shuffle:
-            data = data.shuffle(_buffer(3 * image_size[0] * image_size[1], info.images), seed=seed)
-        data = data.batch(batch_size, drop_remainder=drop_remainder)
+        data = decoder.decode(data.batch(batch_size)).unbatch()
+        data = data.cache("" if cache in (True, "memory") else str(cache))
+        image_bytes = 3 * image_size[0] * image_size[1]
+    if shuffle:
+        data = data.shuffle(max(1, min(info.images, SHUFFLE_BYTES // max(image_bytes, 1))), seed=seed)
+    data = data.batch(batch_size, drop_remainder=drop_remainder)
+    if not cache:
+        data = decoder.decode(data)
     batches = info.images // batch_size if drop_remainder else -(-info.images // batch_size)
     data = data.apply(tf.data.experimental.assert_cardinality(batches))
     if repeat:
         data = data.repeat()
-    data = data.map(plain(_Normalize(value_range).in_graph), num_parallel_calls=_BATCHES_AT_ONCE)
+    data = _normalized(data, value_range)
     if augment is not None:
         data = data.map(augment, num_parallel_calls=_BATCHES_AT_ONCE)
     options = tf.data.Options()
@@ -144,42 +143,61 @@ def _records(folder: str, info: Split, *, shuffle: bool, seed: int) -> tf.data.D
     )
 
 
-def _buffer(image_bytes: int, images: int) -> int:
-    return max(1, min(images, SHUFFLE_BYTES // max(image_bytes, 1)))
-
-
-def _parse(multi_hot: int, serialized: Any) -> tuple[Any, Any, Any]:
-    """A batch of records -> encoded images, keys, labels."""
+def _normalized(data: tf.data.Dataset, value_range: str) -> tf.data.Dataset:
+    """Batches of uint8 pixels -> float32 in ``value_range``, exactly as serving does it."""
     tf = deps.need("tensorflow")
-    one = tf.io.FixedLenFeature([], tf.string)
-    found = tf.io.parse_example(
-        serialized, {ENCODED: one, KEY: one, CLASS_LABEL: tf.io.VarLenFeature(tf.int64)}
-    )
-    ids = found[CLASS_LABEL]
-    if multi_hot:
-        labels = tf.cast(tf.sparse.to_indicator(ids, multi_hot), tf.float32)
-    else:
-        first = tf.sparse.slice(ids, [0, 0], [tf.shape(ids, tf.int64)[0], 1])
-        labels = tf.sparse.to_dense(tf.sparse.reset_shape(first, [first.dense_shape[0], 1]), default_value=-1)
-        labels = labels[:, 0]
-    return found[ENCODED], found[KEY], labels
+
+    def bring(pixels: Any, labels: Any) -> tuple[Any, Any]:
+        images = tf.numpy_function(lambda batch: normalize(batch, value_range), [pixels], tf.float32)
+        images.set_shape(pixels.shape)
+        return images, labels
+
+    return data.map(tf.autograph.experimental.do_not_convert(bring), num_parallel_calls=_BATCHES_AT_ONCE)
 
 
 class _Decoder:
-    """Decodes batches in threads."""
+    """Batches of records -> batches of uint8 pixels, decoded in threads, and labels."""
 
-    def __init__(self, settings: codec.DecodeSettings, image_size: tuple[int, int], threads: int) -> None:
+    def __init__(
+        self,
+        settings: codec.DecodeSettings,
+        image_size: tuple[int, int],
+        manifest: DatasetManifest,
+        *,
+        threads: int,
+    ) -> None:
         self._settings = settings
         self._shape = (*image_size, 3)
+        self._multi_hot = len(manifest.classes) if manifest.multi_label else 0
         self._pool = _pool(threads)
 
-    def in_graph(self, encoded: Any, keys: Any, labels: Any) -> tuple[Any, Any]:
+    def decode(self, data: tf.data.Dataset) -> tf.data.Dataset:
+        """Maps a dataset of batches of serialized records."""
+        plain = deps.need("tensorflow").autograph.experimental.do_not_convert
+        return data.map(plain(self._parse)).map(plain(self._decode), num_parallel_calls=_BATCHES_AT_ONCE)
+
+    def _parse(self, serialized: Any) -> tuple[Any, Any, Any]:
+        """Serialized records -> encoded images, keys, labels."""
         tf = deps.need("tensorflow")
-        pixels = tf.numpy_function(self._decode, [encoded, keys], tf.uint8)
+        one = tf.io.FixedLenFeature([], tf.string)
+        found = tf.io.parse_example(
+            serialized, {ENCODED: one, KEY: one, CLASS_LABEL: tf.io.VarLenFeature(tf.int64)}
+        )
+        ids = found[CLASS_LABEL]
+        if self._multi_hot:
+            labels = tf.cast(tf.sparse.to_indicator(ids, self._multi_hot), tf.float32)
+        else:
+            one_column = tf.sparse.reset_shape(ids, [ids.dense_shape[0], 1])
+            labels = tf.sparse.to_dense(one_column, default_value=-1)[:, 0]
+        return found[ENCODED], found[KEY], labels
+
+    def _decode(self, encoded: Any, keys: Any, labels: Any) -> tuple[Any, Any]:
+        tf = deps.need("tensorflow")
+        pixels = tf.numpy_function(self._decode_batch, [encoded, keys], tf.uint8)
         pixels.set_shape([None, *self._shape])
         return pixels, labels
 
-    def _decode(self, encoded: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    def _decode_batch(self, encoded: np.ndarray, keys: np.ndarray) -> np.ndarray:
         out = np.empty((len(encoded), *self._shape), np.uint8)
 
         def decode_one(place: int) -> None:
@@ -191,17 +209,6 @@ class _Decoder:
         for _ in self._pool.map(decode_one, range(len(encoded))):
             pass
         return out
-
-
-class _Normalize:
-    def __init__(self, value_range: str) -> None:
-        self._value_range = value_range
-
-    def in_graph(self, pixels: Any, labels: Any) -> tuple[Any, Any]:
-        tf = deps.need("tensorflow")
-        images = tf.numpy_function(lambda batch: normalize(batch, self._value_range), [pixels], tf.float32)
-        images.set_shape(pixels.shape)
-        return images, labels
 
 
 @functools.lru_cache(maxsize=8)

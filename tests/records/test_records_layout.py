@@ -80,6 +80,10 @@ def test_another_kind_of_manifest_and_a_file_are_refused(tmp_path):
     (tmp_path / "manifest.json").write_text('{"kind": "beam-vision table"}')
     with pytest.raises(UsageError, match="beam-vision table"):
         layout.check_output(str(tmp_path))
+    for text in ("", "[]", "{}"):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(UsageError, match="an unknown kind"):
+            layout.check_output(str(tmp_path))
     with pytest.raises(UsageError, match="is a file"):
         layout.check_output(str(tmp_path / "manifest.json"))
 
