@@ -14,6 +14,7 @@ settings.register_profile(
 )
 settings.load_profile("default")
 
+
 @pytest.fixture(scope="session")
 def gcs_server():
     """A Cloud Storage emulator on a free loopback port; ends with the tests."""
