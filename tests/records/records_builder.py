@@ -23,9 +23,11 @@ def read(uri):
 
 
 def refs_of(lake):
-    """Refs of a folder of class folders, by plain Python."""
+    """Refs of a folder of class folders, by plain Python; keys don't depend on where the folder lies."""
     files = sorted(path for path in Path(lake).rglob("*") if path.is_file())
-    return [ImageRef(key=str(path), uri=str(path), labels=(path.parent.name,)) for path in files]
+    return [
+        ImageRef(key=str(path.relative_to(lake)), uri=str(path), labels=(path.parent.name,)) for path in files
+    ]
 
 
 def item_of(ref):

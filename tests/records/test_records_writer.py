@@ -137,9 +137,9 @@ def test_failures_stand_in_the_side_car_and_the_others_in_the_file(writer, plan,
 
     info = write(writer(read=read_all_but_one, attempt=2), replace(plan, items=items))
     assert [(f.key, f.stage, f.reason, f.attempt, f.run_id) for f in info.failures] == [
-        (str(broken), "decode", "truncated", 2, "r1"),
-        (str(absent), "read", "forbidden", 2, "r1"),
-        (str(changed), "read", "read_error", 2, "r1"),
+        (plan.items[2].ref.key, "decode", "truncated", 2, "r1"),
+        (plan.items[5].ref.key, "read", "forbidden", 2, "r1"),
+        (plan.items[9].ref.key, "read", "read_error", 2, "r1"),
     ]
     failed = {failure.key for failure in info.failures}
     assert info.images == 21
