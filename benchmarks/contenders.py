@@ -41,21 +41,22 @@ def limit_decode_full(args: argparse.Namespace) -> dict:
 
 
 def limit_model(args: argparse.Namespace) -> dict:
-    """The model alone, on a ready batch."""
+    """The model alone, on a ready batch, with its weights as constants (the fastest way that we know)."""
     import numpy as np
     import tensorflow as tf
 
+    from beam_vision.inference.freeze import freeze
+
     model = tf.saved_model.load(args.model)
-    signature = model.signatures["serving_default"]
-    name = next(iter(signature.structured_input_signature[1]))
+    function = freeze(model.signatures["serving_default"])
     batch = tf.constant(
         np.random.default_rng(0).uniform(0, 1, (BATCH, SIDE_PX, SIDE_PX, 3)).astype(np.float32)
     )
-    signature(**{name: batch})
+    function(batch)
     start = time.perf_counter()
     batches = args.count // BATCH
     for _ in range(batches):
-        signature(**{name: batch})
+        function(batch)
     return {"steady_per_sec": batches * BATCH / (time.perf_counter() - start)}
 
 

@@ -85,6 +85,11 @@ def figures(runs: list[dict], args: argparse.Namespace) -> dict[str, dict[str, f
             continue
         small = [run["wall_sec"] for run in mine if run["count"] == args.small]
         large = [run["wall_sec"] for run in mine if run["count"] == args.count]
+        if any(b <= a for a, b in zip(small, large, strict=True)):
+            raise RuntimeError(
+                f"{name}: {args.count} images took no longer than {args.small}: the sizes are too small for "
+                "this machine's noise; give a larger --count"
+            )
         rates = [(args.count - args.small) / (b - a) for a, b in zip(small, large, strict=True)]
         rate = statistics.median(rates)
         result[name] = {

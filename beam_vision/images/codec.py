@@ -121,13 +121,13 @@ _DEFAULTS = DecodeSettings()
 
 
 def read_header(data: bytes) -> Header:
-    """What the file says of its image; no pixels are decoded.
+    """What the file says of its image; what follows the header is not looked at.
 
     Raises:
       VisionError: ``EMPTY``, ``NOT_AN_IMAGE``, ``UNSUPPORTED_FORMAT``, ``TRUNCATED`` or ``CORRUPT``.
     """
     with reasons():
-        return open_image(data, ABOVE_ANY_SIZE_PX, check_sums=False)[1]
+        return open_image(data, ABOVE_ANY_SIZE_PX, whole=False)[1]
 
 
 def decode(data: bytes, settings: DecodeSettings = _DEFAULTS) -> DecodedImage:

@@ -132,8 +132,8 @@ def gif_size(data: bytes) -> tuple[int, int]:
     return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
 
 
-def check_jpeg(data: bytes) -> None:
-    """Walks the markers of a JPEG up to its end marker (about 1 ms a MB).
+def check_jpeg(data: bytes, *, whole: bool = True) -> None:
+    """Walks the markers of a JPEG up to its end marker (about 1 ms a MB), or only to its first scan.
 
     libjpeg only warns of damage among the pixels and fills up with grey. There a 0xFF byte is followed
     by zero, a restart number or one of a few markers that start a segment (ITU-T T.81, B.1.1). So a
@@ -154,6 +154,8 @@ def check_jpeg(data: bytes) -> None:
                 Reason.CORRUPT, f"the JPEG marker 0x{marker:02X} at byte {found.start()} can't stand there"
             )
         among_pixels |= marker == _JPEG_SCAN
+        if among_pixels and not whole:
+            return
         position = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
     raise VisionError(Reason.TRUNCATED, "the JPEG has no end marker")
 

@@ -122,11 +122,16 @@ def _says(text: str, words: tuple[str, ...]) -> bool:
     return any(word in text for word in words)
 
 
-def open_image(data: bytes, max_pixels: int, *, check_sums: bool = True) -> tuple[ImageFile, Header]:
+def open_image(data: bytes, max_pixels: int, *, whole: bool = True) -> tuple[ImageFile, Header]:
     """Opens ``data`` without decoding pixels. Call it inside :func:`reasons`.
 
     The plugins are called directly: ``Image.open`` would check against ``Image.MAX_IMAGE_PIXELS``, a
     global of the process, and would try formats that we don't read.
+
+    Args:
+      data: the file.
+      max_pixels: the most that its header may announce.
+      whole: look for damage in all of the file (checksums of a PNG, markers of a JPEG), not its header alone.
 
     Raises:
       VisionError: ``EMPTY``, ``NOT_AN_IMAGE``, ``UNSUPPORTED_FORMAT``, ``TRUNCATED``, ``CORRUPT``,
@@ -135,7 +140,7 @@ def open_image(data: bytes, max_pixels: int, *, check_sums: bool = True) -> tupl
     found = sniff(data)
     orientation = 1
     if found == "PNG":
-        data, orientation = containers.clean_png(data, check_sums=check_sums)
+        data, orientation = containers.clean_png(data, check_sums=whole)
     elif found == "WEBP":
         _check_pixels(*containers.webp_size(data), max_pixels)
     elif found == "GIF":
@@ -143,7 +148,7 @@ def open_image(data: bytes, max_pixels: int, *, check_sums: bool = True) -> tupl
     elif found == "TIFF":
         containers.check_tiff_extents(data)
     elif found == "JPEG":
-        containers.check_jpeg(data)
+        containers.check_jpeg(data, whole=whole)
     image = _PLUGINS[found](io.BytesIO(data))
     if found == "PNG":
         _scale_transparent_grey(image, bit_depth=data[24])

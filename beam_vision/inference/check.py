@@ -12,11 +12,14 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from beam_vision.errors import UsageError, VisionError
 from beam_vision.inference.bundle import fetch, find_files
 from beam_vision.inference.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from beam_vision.inference.loader import LoadedModel
 
 _MARK = "beam-vision check: "
 
@@ -35,6 +38,7 @@ class Report:
       multi_label: whether its scores are independent of each other.
       classes: how many scores it gives, or None.
       embedding_dim: the length of its embedding, or None.
+      freeze: whether it also runs frozen (:mod:`beam_vision.inference.freeze`), with the same outputs.
     """
 
     ok: bool
@@ -48,21 +52,20 @@ class Report:
     multi_label: bool = False
     classes: int | None = None
     embedding_dim: int | None = None
+    freeze: bool = False
 
 
-def try_here(path: str, spec: ModelSpec) -> Report:
-    """Loads and runs the model in this process.
+def try_here(model: LoadedModel) -> Report:
+    """Runs a loaded model in this process.
 
     Raises:
-      UsageError: it can't be loaded.
       VisionError: it fails.
     """
     from beam_vision.inference import embed
     from beam_vision.inference.engine import warm_up
-    from beam_vision.inference.loader import load
     from beam_vision.inference.probe import probe_batch
 
-    model = load(path, spec)
+    spec = model.spec
     start = time.monotonic()
     warm_up(model)
     middle = time.monotonic()
@@ -98,11 +101,11 @@ def try_apart(path: str, spec: ModelSpec, *, timeout_sec: float = 600) -> Report
         )
     except subprocess.TimeoutExpired:
         return Report(ok=False, detail=f"the model did not answer within {timeout_sec:g} s")
-    if child.returncode < 0:
-        return Report(ok=False, detail=_in_words(-child.returncode, child.stderr))
     for line in reversed(child.stdout.splitlines()):
         if line.startswith(_MARK):
             return Report(**json.loads(line.removeprefix(_MARK)))
+    if child.returncode < 0:
+        return Report(ok=False, detail=_in_words(-child.returncode, child.stderr))
     return Report(ok=False, detail=f"exit code {child.returncode}: {_last_words(child.stderr)}")
 
 
@@ -142,19 +145,48 @@ def completed(spec: ModelSpec, report: Report) -> ModelSpec:
         embedding_dim=report.embedding_dim,
         activation=report.activation or spec.activation,
         multi_label=report.multi_label if spec.scores_output else None,
+        freeze=report.freeze,
     )
 
 
-def main(argv: list[str]) -> int:
-    """The child: the spec as JSON on stdin, the report as JSON on stdout."""
-    spec = ModelSpec.from_json(json.load(sys.stdin))
+def runs_frozen(path: str, model: LoadedModel) -> bool:
+    """Whether the model gives the same when its weights are constants."""
+    from beam_vision.inference.freeze import alike
+    from beam_vision.inference.loader import load
+    from beam_vision.inference.probe import probe_batch
+
+    if model.spec.model_format == "onnx":
+        return False
+    batch = probe_batch(model.spec)
     try:
-        report = try_here(argv[0], spec)
+        return alike(load(path, replace(model.spec, freeze=True)).run(batch), model.run(batch))
+    except (UsageError, VisionError):
+        return False
+
+
+def main(argv: list[str]) -> int:
+    """The child: the spec as JSON on stdin; on stdout the report as JSON, the last one counts.
+
+    The model is tried frozen after the first report is out, so that a crash of that costs only its speed.
+    """
+    from beam_vision.inference.loader import load
+
+    (path,) = argv
+    spec = replace(ModelSpec.from_json(json.load(sys.stdin)), freeze=False)
+    try:
+        model = load(path, spec)
+        report = try_here(model)
     except (UsageError, VisionError) as error:
-        report = Report(ok=False, detail=str(error))
-    value: dict[str, Any] = asdict(report)
-    sys.stdout.write("\n" + _MARK + json.dumps(value) + "\n")
+        _tell(Report(ok=False, detail=str(error)))
+        return 0
+    _tell(report)
+    _tell(replace(report, freeze=runs_frozen(path, model)))
     return 0
+
+
+def _tell(report: Report) -> None:
+    sys.stdout.write("\n" + _MARK + json.dumps(asdict(report)) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

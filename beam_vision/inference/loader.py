@@ -12,6 +12,7 @@ import numpy as np
 from beam_vision import deps
 from beam_vision.errors import DigestMismatch, Reason, UsageError, VisionError
 from beam_vision.inference.bundle import fetch, find_files, model_digest
+from beam_vision.inference.freeze import freeze
 from beam_vision.inference.signature import CALL, call_of, named_outputs
 from beam_vision.inference.spec import ModelSpec
 
@@ -146,33 +147,39 @@ def _load_saved_model(path: str, spec: ModelSpec) -> tuple[Call, Errors]:
     if spec.signature == CALL:
         function = call_of(loaded)
     elif spec.signature in loaded.signatures:
-        signature = loaded.signatures[spec.signature]
-        function = lambda tensor: signature(**{spec.input_name: tensor})  # noqa: E731
+        function = loaded.signatures[spec.signature]
     else:
         raise UsageError(
             f"the model has no signature {spec.signature!r}; it has {', '.join(loaded.signatures)}"
         )
-
-    # `keep`: a signature alone doesn't keep the model's variables alive.
-    def call(batch: np.ndarray, keep: Any = loaded) -> dict[str, np.ndarray]:
-        tensor = tf.constant(batch, tf.string) if batch.dtype == object else tf.constant(batch)
-        outputs = named_outputs(function(tensor))
-        return {name: outputs[name].numpy() for name in wanted_outputs(spec)}
-
-    return call, _tensorflow_errors(tf)
+    as_saved = function if spec.signature == CALL else lambda tensor: function(**{spec.input_name: tensor})
+    # `loaded` goes along: a signature alone doesn't keep the model's variables alive.
+    return _tensorflow_call(spec, as_saved, function, loaded), _tensorflow_errors(tf)
 
 
 def _load_keras(path: str, spec: ModelSpec) -> tuple[Call, Errors]:
     from beam_vision.inference import keras_model
 
     tf = _tensorflow()
-    function = keras_model.trace(keras_model.with_layer(keras_model.open_model(path), spec.embedding_output))
+    model = keras_model.with_layer(keras_model.open_model(path), spec.embedding_output)
+    function = keras_model.trace(model)
+    return _tensorflow_call(spec, function, function.get_concrete_function(), model), _tensorflow_errors(tf)
 
-    def call(batch: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = function(tf.constant(batch))
+
+def _tensorflow_call(spec: ModelSpec, as_saved: Any, concrete: Any, keep: Any) -> Call:
+    """From an array to arrays by ``concrete`` frozen, where ``spec`` says so, else by ``as_saved``."""
+    import tensorflow as tf
+
+    frozen = freeze(concrete) if spec.freeze else None
+    function = frozen or as_saved
+    kept = None if frozen else keep
+
+    def call(batch: np.ndarray, keep: Any = kept) -> dict[str, np.ndarray]:
+        tensor = tf.constant(batch, tf.string) if batch.dtype == object else tf.constant(batch)
+        outputs = named_outputs(function(tensor))
         return {name: outputs[name].numpy() for name in wanted_outputs(spec)}
 
-    return call, _tensorflow_errors(tf)
+    return call
 
 
 def _load_onnx(path: str, spec: ModelSpec) -> tuple[Call, Errors]:

@@ -53,6 +53,8 @@ class ModelSpec:
       multi_label: whether the scores are independent of each other, so that an image has any number of
         labels; None: decided with the activation.
       threshold: multi-label only: the lowest score of a label that is reported.
+      freeze: whether TensorFlow runs the model with its weights as constants, where that is possible, which
+        is faster on a CPU; trying the model sets it (see :mod:`beam_vision.inference.check`).
       labels: the name of each class, in the order of the scores.
       classes: how many scores it gives, when known.
       embedding_dim: the length of its embedding, when known.
@@ -85,6 +87,7 @@ class ModelSpec:
     activation: str = "auto"
     multi_label: bool | None = None
     threshold: float = 0.5
+    freeze: bool = False
     labels: tuple[str, ...] = ()
     classes: int | None = None
     embedding_dim: int | None = None

@@ -10,6 +10,7 @@ import pytest
 from beam_vision.errors import UsageError
 from beam_vision.inference import check
 from beam_vision.inference.bundle import read_bundle
+from beam_vision.inference.loader import load
 from beam_vision.testing import models
 
 
@@ -43,13 +44,14 @@ def test_a_good_model_completes_its_spec(tmp_path):
     path = models.save_saved_model(str(tmp_path / "m"))
     spec, report = check.checked(path, read_bundle(path, {}))
     assert report.ok
+    assert spec.freeze
     assert report.shapes == {"scores": [4, 4], "embedding": [4, 12]}
     assert (spec.classes, spec.embedding_dim, spec.activation, spec.multi_label) == (4, 12, "softmax", False)
 
 
 def test_trying_here_says_the_same(tmp_path):
     path = models.save_saved_model(str(tmp_path / "m"))
-    report = check.try_here(path, read_bundle(path, {}))
+    report = check.try_here(load(path, read_bundle(path, {})))
     assert (report.ok, report.images, report.embedding_dim) == (True, 4, 12)
 
 

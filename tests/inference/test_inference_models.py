@@ -13,6 +13,7 @@ from beam_vision.errors import UsageError
 from beam_vision.images.codec import encode_png
 from beam_vision.inference.bundle import read_bundle
 from beam_vision.inference.check import completed, try_here
+from beam_vision.inference.loader import load
 from beam_vision.inference.transforms import Infer, InferExamples
 from beam_vision.testing import models
 from beam_vision.testing.pipelines import collect
@@ -141,7 +142,6 @@ def test_a_model_of_one_channel_sees_luma(tmp_path):
     spec = read_bundle(path, {})
     assert (spec.task, spec.channels, spec.embedding_dim) == ("embed", 1, 1)
     batch = pictures()
-    from beam_vision.inference.loader import load
     from beam_vision.inference.prepare import InputWriter
     from beam_vision.types import DecodedImage
 
@@ -219,7 +219,7 @@ def record(key, data):
 def test_examples_run_straight_through_tfx_bsl(tmp_path):
     path = models.save_example_model(str(tmp_path / "sm"))
     spec = read_bundle(path, {"labels": models.LABELS})
-    spec = completed(spec, try_here(path, spec))
+    spec = completed(spec, try_here(load(path, spec)))
     assert (spec.input_kind, spec.activation, spec.multi_label) == ("tf_example", "softmax", False)
     batch = pictures()
     records = [record(f"k{i:03d}", encode_png(pixels)) for i, pixels in enumerate(batch)]
