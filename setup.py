@@ -19,6 +19,7 @@ REQUIRES = [
     "numpy>=2",
     "pillow>=11",
     "pyarrow>=16",
+    "pyyaml>=6",
 ]
 
 EXTRAS = {
@@ -31,6 +32,7 @@ EXTRAS = {
         "mypy>=1.11",
         "onnx>=1.16",
         "onnxruntime>=1.18",
+        "pycocotools>=2.0.8",
         "pytest>=8",
         "pytest-timeout>=2",
         "ruff>=0.6",

@@ -7,5 +7,8 @@ from apache_beam import coders
 
 from beam_vision import types
 
-for _row in (types.Box, types.Label, types.ImageRef, types.Prediction, types.Failure):
+for _row in (
+    *(types.Box, types.BoxFrame, types.Fault, types.Label),
+    *(types.ImageRef, types.Prediction, types.Failure),
+):
     coders.registry.register_row(_row)

@@ -13,6 +13,7 @@ class Stage(str, Enum):
     """The step of a pipeline in which an element failed."""
 
     SOURCE = "source"
+    ANNOTATION = "annotation"
     READ = "read"
     DECODE = "decode"
     INFERENCE = "inference"
@@ -28,6 +29,9 @@ class Reason(str, Enum):
     UNKNOWN_LABEL = "unknown_label"
     UNKNOWN_SPLIT = "unknown_split"
     NO_LONGER_LISTED = "no_longer_listed"
+    # annotation: of one box, whose image goes on without it
+    BAD_BOX = "bad_box"
+    UNKNOWN_CATEGORY = "unknown_category"
     # read
     NOT_FOUND = "not_found"
     FORBIDDEN = "forbidden"

@@ -28,11 +28,12 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Part:
-    """One Parquet file of a table."""
+    """One Parquet file of a table. ``images``: of how many its rows are, 0 where that wasn't counted."""
 
     name: str
     rows: int
     bytes: int = 0
+    images: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,12 @@ class TableManifest:
     """What a finished table says of itself.
 
     Attributes:
-      rows: rows in all parts; no key twice.
+      rows: rows in all parts.
+      images: images that the rows are of, none twice; 0 where that wasn't counted.
+      row_kind: what a row stands for: ``images``, ``boxes`` or ``tiles``.
       embedding_dim: length of each vector, or None when the table has no embeddings.
       model_digest, preprocessing_digest: what made the rows; a table holds rows of one of each.
-      inputs, outputs, failed, already_done: the accounts of the last run;
+      inputs, outputs, failed, already_done: the accounts of the last run, in images;
         ``inputs == outputs + failed + already_done``.
     """
 
@@ -58,6 +61,8 @@ class TableManifest:
     outputs: int = 0
     failed: int = 0
     already_done: int = 0
+    images: int = 0
+    row_kind: str = "images"
     failed_by_reason: dict[str, int] = field(default_factory=dict)
     kind: str = KIND
     format_version: int = FORMAT_VERSION
@@ -114,40 +119,62 @@ def part_paths(folder: str) -> list[str]:
     return paths
 
 
-def schema(*, predictions: bool, embedding_dim: int | None, boxes: bool = False) -> pa.Schema:
+def schema(
+    *, predictions: bool, embedding_dim: int | None, boxes: bool = False, rows: str = "images"
+) -> pa.Schema:
     """The Arrow schema of a table's rows.
+
+    A table of boxes has in place of ``boxes`` a row for each: ``box`` (0 for the highest score of its image),
+    ``xmin``, ``ymin``, ``xmax``, ``ymax``, ``prediction`` (the box's label) and ``score``. An image without
+    boxes has one row, with nulls in these columns, as an outer join would give; so no image is missing.
+    ``label`` is the image's true label, here as everywhere.
+
+    A table of tiles has the key of the image in ``image_key``, and where the tile lies in it, in pixels of
+    the upright image, in ``tile_left_px``, ``tile_top_px``, ``tile_width_px`` and ``tile_height_px``.
 
     Args:
       predictions: whether it has ``prediction``, ``score`` and ``predictions``.
       embedding_dim: the length of ``embedding``, or None for no such column.
-      boxes: whether it has ``boxes`` (xyxy, pixels of the original upright image).
+      boxes: whether it has ``boxes`` (xyxy, pixels of the original upright image; highest score first) and
+        ``exif_orientation`` (1..8, applied already), which truth drawn on stored pixels is turned by.
+      rows: what a row stands for: ``images``, ``boxes`` or ``tiles``.
     """
     import pyarrow as pa
 
+    text, number = pa.string(), pa.float32()
     fields = [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("label", pa.string()),
+        pa.field("key", text, nullable=False),
+        pa.field("uri", text, nullable=False),
+        pa.field("label", text),
     ]
+    if rows == "tiles":
+        places = ("tile_left_px", "tile_top_px", "tile_width_px", "tile_height_px")
+        fields.append(pa.field("image_key", text, nullable=False))
+        fields += [pa.field(name, pa.int32(), nullable=False) for name in places]
     if predictions:
-        scored = pa.struct([pa.field("label", pa.string()), pa.field("score", pa.float32())])
+        scored = pa.struct([pa.field("label", text), pa.field("score", number)])
         fields += [
-            pa.field("prediction", pa.string()),
-            pa.field("score", pa.float32()),
+            pa.field("prediction", text),
+            pa.field("score", number),
             pa.field("predictions", pa.list_(scored)),
         ]
     if embedding_dim is not None:
-        fields.append(pa.field("embedding", pa.list_(pa.float32(), embedding_dim)))
-    if boxes:
-        corners = [pa.field(name, pa.float32()) for name in ("xmin", "ymin", "xmax", "ymax")]
-        box = pa.struct([*corners, pa.field("label", pa.string()), pa.field("score", pa.float32())])
+        fields.append(pa.field("embedding", pa.list_(number, embedding_dim)))
+    corners = [pa.field(name, number) for name in ("xmin", "ymin", "xmax", "ymax")]
+    if rows == "boxes":
+        fields += [pa.field("box", pa.int32()), *corners]
+        fields += [pa.field("prediction", text), pa.field("score", number)]
+    elif boxes:
+        box = pa.struct([*corners, pa.field("label", text), pa.field("score", number)])
         fields.append(pa.field("boxes", pa.list_(box)))
+    if boxes:
+        fields.append(pa.field("exif_orientation", pa.int8()))
     fields += [
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
-        pa.field("model_digest", pa.string()),
-        pa.field("preprocessing_digest", pa.string()),
-        pa.field("run_id", pa.string()),
-        pa.field("attributes", pa.map_(pa.string(), pa.string())),
+        pa.field("model_digest", text),
+        pa.field("preprocessing_digest", text),
+        pa.field("run_id", text),
+        pa.field("attributes", pa.map_(text, text)),
     ]
     return pa.schema(fields)

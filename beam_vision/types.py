@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Box:
-    """A box in xyxy format, in pixels of the original upright image, with its label and score."""
+    """A box in xyxy format, in pixels of the original upright image, with its label and score.
+
+    Attributes:
+      xmin, ymin, xmax, ymax: the corners; see :class:`BoxFrame` for those of a ref.
+      label: its class.
+      score: how sure a model is of it, in 0..1; 1 for an annotation.
+      crowd: whether it stands for a group of objects that were not told apart (COCO's ``iscrowd``).
+      area_px: the area of the object in square pixels, where it was annotated; 0: that of the box.
+    """
 
     xmin: float
     ymin: float
@@ -25,6 +33,42 @@ class Box:
     ymax: float
     label: str = ""
     score: float = 1.0
+    crowd: bool = False
+    area_px: float = 0.0
+
+
+@dataclass(frozen=True)
+class BoxFrame:
+    """What the corners of a ref's boxes refer to, until its file is open and tells the rest.
+
+    :func:`beam_vision.images.annotated.upright_boxes` brings them to pixels of the upright image.
+
+    Attributes:
+      pixels_of: ``upright``: the image as it is looked at; ``stored``: its pixels as they lie in the file,
+        before the EXIF orientation; ``auto``: the one that has the annotated size, ``stored`` when both have.
+      relative: whether corners are fractions of width and height, rather than pixels.
+      width_px, height_px: the size of the image as annotated; 0 when it isn't known.
+    """
+
+    pixels_of: str = "upright"
+    relative: bool = False
+    width_px: int = 0
+    height_px: int = 0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An annotation of an image that can't be used; the image itself goes on without it.
+
+    Attributes:
+      place: where it stands, e.g. ``instances.json: annotation 17`` or ``boxes.csv:12``.
+      reason: a :class:`~beam_vision.errors.Reason` value.
+      detail: one sentence: the value and the remedy.
+    """
+
+    place: str
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -44,8 +88,10 @@ class ImageRef:
       uri: what to open.
       labels: the true labels; empty when unknown, several when multi-label.
       split: the split that a manifest asks for, or None.
-      boxes: the true boxes, xyxy in pixels of the upright image.
+      boxes: the true boxes, xyxy as ``frame`` says.
       attributes: any further columns, as text.
+      frame: what the corners of ``boxes`` refer to; pixels of the upright image by default.
+      faults: annotations that can't be used.
     """
 
     key: str
@@ -54,6 +100,8 @@ class ImageRef:
     split: str | None = None
     boxes: Sequence[Box] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)
+    frame: BoxFrame = BoxFrame()
+    faults: Sequence[Fault] = ()
 
     @property
     def label(self) -> str | None:
@@ -80,6 +128,7 @@ class DecodedImage:
       affine: ``(ax, ay, tx, ty)``: a point (x, y) of the original upright image lies at
         ``(ax * x + tx, ay * y + ty)`` of ``pixels``.
       format: the file format found, e.g. ``"JPEG"``.
+      orientation: the EXIF orientation, 1..8, that was applied; 1 for none.
     """
 
     pixels: np.ndarray
@@ -87,6 +136,7 @@ class DecodedImage:
     height_px: int
     affine: tuple[float, float, float, float] = (1.0, 1.0, 0.0, 0.0)
     format: str = ""
+    orientation: int = 1
 
 
 @dataclass(frozen=True)
@@ -102,6 +152,7 @@ class Prediction:
       boxes: boxes in pixels of the original upright image.
       model_digest: digest of the model that said it.
       preprocessing_digest: digest of the decoding, resize and value range it saw.
+      orientation: the EXIF orientation, 1..8, of the file; the boxes have it applied.
     """
 
     ref: ImageRef
@@ -112,6 +163,7 @@ class Prediction:
     boxes: Sequence[Box] = ()
     model_digest: str = ""
     preprocessing_digest: str = ""
+    orientation: int = 1
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import lake
+from benchmarks import detector, lake
 
 SIDE_PX = 224
 BATCH = 32
@@ -27,9 +27,18 @@ THREADS = os.cpu_count() or 1
 
 def limit_decode(args: argparse.Namespace) -> dict:
     """Decode + resize in a thread pool, nothing else."""
+    return _decoding(args, SIDE_PX)
+
+
+def limit_decode_320(args: argparse.Namespace) -> dict:
+    """The same, at the detector's size."""
+    return _decoding(args, detector.SIDE_PX)
+
+
+def _decoding(args: argparse.Namespace, side_px: int) -> dict:
     from beam_vision.images.codec import DecodeSettings, decode
 
-    settings = DecodeSettings(height_px=SIDE_PX, width_px=SIDE_PX)
+    settings = DecodeSettings(height_px=side_px, width_px=side_px)
     return _in_threads(lambda path: decode(Path(path).read_bytes(), settings), args)
 
 
@@ -42,16 +51,26 @@ def limit_decode_full(args: argparse.Namespace) -> dict:
 
 def limit_model(args: argparse.Namespace) -> dict:
     """The model alone, on a ready batch, with its weights as constants (the fastest way that we know)."""
+    return _model_alone(args.model, SIDE_PX, args)
+
+
+def limit_detector(args: argparse.Namespace) -> dict:
+    """The detector alone, likewise."""
+    return _model_alone(args.detector, detector.SIDE_PX, args)
+
+
+def _model_alone(path: str, side_px: int, args: argparse.Namespace) -> dict:
     import numpy as np
     import tensorflow as tf
 
     from beam_vision.inference.freeze import freeze
 
-    model = tf.saved_model.load(args.model)
-    function = freeze(model.signatures["serving_default"])
-    batch = tf.constant(
-        np.random.default_rng(0).uniform(0, 1, (BATCH, SIDE_PX, SIDE_PX, 3)).astype(np.float32)
-    )
+    model = tf.saved_model.load(path)
+    signature = model.signatures["serving_default"]
+    name = next(iter(signature.structured_input_signature[1]))
+    function = freeze(signature) or (lambda batch: signature(**{name: batch}))
+    pixels = np.random.default_rng(0).uniform(0, 1, (BATCH, side_px, side_px, 3))
+    batch = tf.constant(pixels.astype(np.float32))
     function(batch)
     start = time.perf_counter()
     batches = args.count // BATCH
@@ -77,6 +96,11 @@ def _in_threads(work: Callable, args: argparse.Namespace) -> dict:
 def embed_ours(args: argparse.Namespace) -> dict:
     """``beam-vision predict --task embed``."""
     return _command("predict", args, "--task=embed", f"--model={args.model}", f"--image_size={SIDE_PX}")
+
+
+def detect_ours(args: argparse.Namespace) -> dict:
+    """``beam-vision predict --task detect``."""
+    return _command("predict", args, "--task=detect", f"--model={args.detector}")
 
 
 def tfrecords_ours(args: argparse.Namespace) -> dict:
@@ -196,7 +220,7 @@ def tfrecords_tfdata(args: argparse.Namespace) -> dict:
 CONTENDERS = {
     name: function
     for name, function in list(globals().items())
-    if name.startswith(("limit_", "embed_", "tfrecords_")) and callable(function)
+    if name.startswith(("limit_", "embed_", "detect_", "tfrecords_")) and callable(function)
 }
 
 
@@ -207,6 +231,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--model", default="")
+    parser.add_argument("--detector", default="")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     sys.stdout.write(json.dumps(CONTENDERS[args.name](args)) + "\n")

@@ -3,7 +3,8 @@
 Each contender is run as a whole process at two sizes. With ``t1`` seconds for ``n1`` images and ``t2`` for
 ``n2``, the steady rate is ``(n2 - n1) / (t2 - t1)`` images/s and the fixed cost (start, imports, model load)
 is ``t2 - n2 / rate`` seconds; medians over rounds. The raw limits are timed inside their process, without
-start-up. The limit of embedding is ``1 / (1 / decode + 1 / model)``: both need the same cores.
+start-up. The limit of embedding and of detection is ``1 / (1 / decode + 1 / model)``: both need the same
+cores.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from pathlib import Path
 from benchmarks import lake
 
 EMBED = ("embed_ours", "embed_stock", "embed_tfdata")
+DETECT = ("detect_ours",)
 TFRECORDS = ("tfrecords_ours", "tfrecords_stock", "tfrecords_tfdata")
-LIMITS = ("limit_decode", "limit_model", "limit_decode_full")
+LIMITS = ("limit_decode", "limit_model", "limit_decode_320", "limit_detector", "limit_decode_full")
 TITLES = {
     "ours": "beam-vision",
     "stock": "Beam's stock way",
@@ -42,11 +44,19 @@ def make_model(folder: Path) -> Path:
     return folder
 
 
+def make_detector(folder: Path) -> Path:
+    """The detector's SavedModel, made once."""
+    if not (folder / "saved_model.pb").exists():
+        code = "import sys; from benchmarks import detector; detector.export(sys.argv[1])"
+        subprocess.run([sys.executable, "-c", code, str(folder)], check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
 def run_once(name: str, count: int, args: argparse.Namespace) -> dict:
     work = args.folder / "work" / name
     shutil.rmtree(work, ignore_errors=True)
     command = [sys.executable, "-m", "benchmarks.contenders", name, f"--lake={args.lake}", f"--count={count}"]
-    command += [f"--work={work}", f"--model={args.model}"]
+    command += [f"--work={work}", f"--model={args.model}", f"--detector={args.detector}"]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -112,17 +122,24 @@ def table(found: dict[str, dict[str, float]], names: tuple[str, ...], limit: flo
     return "\n".join(lines)
 
 
+def together(decode: float, model: float) -> float:
+    """The rate of both one after the other: they need the same cores."""
+    return 1 / (1 / decode + 1 / model)
+
+
 def report(found: dict[str, dict[str, float]], args: argparse.Namespace) -> str:
     decode, model = found["limit_decode"]["rate"], found["limit_model"]["rate"]
     full = found["limit_decode_full"]["rate"]
-    embed_limit = 1 / (1 / decode + 1 / model)
+    decode_320, detector = found["limit_decode_320"]["rate"], found["limit_detector"]["rate"]
     shares = ", ".join(f"{share:.0%} of {name}" for name, share in lake.SHARES.items())
     return "\n\n".join(
         [
             f"Machine: {machine()}. Lake: {args.count} JPEGs ({shares}). {args.rounds} rounds, sizes "
             f"{args.small} and {args.count}. Alone: decode and resize to 224 px {decode:.1f} images/s, "
-            f"full decode {full:.1f}, MobileNetV2 {model:.1f}.",
-            table(found, EMBED, embed_limit, "Embedding"),
+            f"full decode {full:.1f}, MobileNetV2 {model:.1f}; resize to 320 px {decode_320:.1f}, "
+            f"detector {detector:.1f}.",
+            table(found, EMBED, together(decode, model), "Embedding"),
+            table(found, DETECT, together(decode_320, detector), "Detection"),
             table(found, TFRECORDS, full, "TFRecord creation"),
         ]
     )
@@ -152,7 +169,8 @@ def main() -> int:
     args.folder = args.folder.resolve()
     args.lake = lake.make(args.folder / "lake", args.count)
     args.model = make_model(args.folder / "model")
-    runs = measure(LIMITS + EMBED + TFRECORDS, args)
+    args.detector = make_detector(args.folder / "detector")
+    runs = measure(LIMITS + EMBED + DETECT + TFRECORDS, args)
     (args.folder / "runs.json").write_text(json.dumps(runs, indent=1))
     text = report(figures(runs, args), args)
     (args.folder / "figures.md").write_text(text + "\n")

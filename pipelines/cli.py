@@ -11,10 +11,12 @@ from beam_vision import __version__
 JOBS = {
     "create-tfrecords": "write an image lake as a TFRecord dataset with a manifest",
     "verify-tfrecords": "re-read a TFRecord dataset and prove it whole",
+    "synth-detection": "make simulated scenes with boxes: cut-outs pasted on backgrounds",
     "train": "train a small classifier with an embedding layer on a TFRecord dataset",
     "inspect-model": "say what a model takes and gives",
     "predict": "classify or embed images into a Parquet table",
     "redrive": "run a job again for just the images that failed",
+    "evaluate": "compare detections with the truth: COCO's metrics, curves and pictures",
     "build-index": "build a search index from a table of embeddings",
     "search": "find similar images by file, key or vector",
     "sql": "run SQL over a table",

@@ -30,8 +30,8 @@ class Options(SourceOptions, CommonOptions):
     output: str = option(help="folder for the dataset: empty, or with an earlier one", metavar="DIR")
     classes: str = option(
         "",
-        help="the class list, comma-separated or a file with one a line; an image with another label fails "
-        "(default: all labels found, sorted)",
+        help="the class list, of images and of boxes, comma-separated or a file with one a line; an image "
+        "with another label fails, a box with another is left out (default: all labels found, sorted)",
         metavar="FILE|A,B,...",
     )
     splits: str = option(DEFAULT_SPLITS, help="splits and their shares; name the held-out ones last")
@@ -118,7 +118,7 @@ def preflight(options: Options) -> dict[str, Any]:
 
     job = plan_job(options)
     classes = read_classes(options.classes)
-    source = spec.resolve(options.images, options.format, options.image_root)
+    source = spec.resolve(options.images, options.format, options.image_root, options.boxes_on)
     if source.format == "tfrecord":
         raise UsageError("--images is a TFRecord dataset already; give the images it was made from")
     if source.format == "folder" and f"{job.folder}/".startswith(f"{source.path.rstrip('/')}/"):
@@ -166,6 +166,7 @@ def build(pipeline: beam.Pipeline, options: Options, *, run_id: str, attempt: in
         options.images,
         format=options.format,
         image_root=options.image_root,
+        boxes_on=options.boxes_on,
         limit=options.limit,
         classes=classes,
         run_id=run_id,
@@ -184,7 +185,7 @@ def build(pipeline: beam.Pipeline, options: Options, *, run_id: str, attempt: in
     planned.plan | write_transforms.CommitDataset(
         job,
         infos=written.good,
-        observed=records | write_transforms.ObserveRecords(schema.build(classes, images=False)),
+        observed=records | write_transforms.ObserveRecords(schema.for_reading()),
         problems=problems,
         inputs=(listed.good, listed.failed) | "AllListed" >> beam.Flatten() | beam.combiners.Count.Globally(),
         report=report,
@@ -224,16 +225,36 @@ def summarise(options: Options, run_id: str, wall_sec: float) -> jobs.Summary:
         digests={"dataset": manifest.dataset_digest, "encode": manifest.encode_digest},
         output=folder,
         failures=failures,
-        notes=_notes(manifest),
+        annotations=_annotations(manifest),
+        notes=_notes(manifest, folder),
     )
 
 
-def _notes(manifest: DatasetManifest) -> list[str]:
+def _annotations(manifest: DatasetManifest) -> dict[str, Any]:
+    """The accounts of the boxes; none where no image is annotated."""
+    if not manifest.box_classes and not manifest.annotations_failed:
+        return {}
+    return {
+        "boxes": sum(manifest.boxes.values()),
+        "clipped": manifest.boxes_clipped,
+        "failed": manifest.annotations_failed,
+        "failed_by_reason": manifest.annotations_failed_by_reason,
+    }
+
+
+def _notes(manifest: DatasetManifest, folder: str) -> list[str]:
     notes = [
         f"{name}: {split.images:,} images, {len(split.shards)} shards, {split.bytes / 1e6:,.1f} MB"
         for name, split in manifest.splits.items()
     ]
     notes.append(f"{len(manifest.classes)} classes; {manifest.encoded_anew:,} images encoded anew")
+    if manifest.box_classes:
+        boxes, categories = sum(manifest.boxes.values()), len(manifest.box_classes)
+        notes.append(f"{boxes:,} boxes of {categories} categories; {manifest.boxes_clipped:,} cut at an edge")
+    if manifest.annotations_failed:
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in manifest.annotations_failed_by_reason.items())
+        where = storage.join(folder, layout.ANNOTATION_FAILURES)
+        notes.append(f"{manifest.annotations_failed:,} annotations left out ({reasons}); see {where}")
     if manifest.moved_duplicates:
         notes.append(
             f"{manifest.moved_duplicates:,} images went to the split in which a copy of them is held out"

@@ -6,25 +6,27 @@ It runs the other jobs with the command lines that a user would type, and prints
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import json
-import shlex
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from beam_vision import storage
-from beam_vision.errors import JobError, UsageError
+from beam_vision.errors import UsageError
+from beam_vision.pipelines import demo_detection
 from beam_vision.pipelines import job as jobs
+from beam_vision.pipelines.demo_stages import Places, as_typed, call, run_stage
 from beam_vision.pipelines.options import make_parser, option, parse
+from beam_vision.pipelines.synth_detection import check_default_material
 from beam_vision.reports.data import Hit, Query, Shown, StageRun
 
 NAME = "demo"
 DESCRIPTION = (
     "Writes a lake of real images (or takes yours), makes TFRecords of it, trains a small classifier with\n"
     "an embedding layer, predicts and embeds the whole lake, builds an index, searches, and writes an HTML\n"
-    "report. Run again, it keeps the lake and makes all else anew."
+    "report; then makes scenes of digits on photographs, trains a detector on them and evaluates it.\n"
+    "Run again, it keeps the lake and makes all else anew."
 )
 EXAMPLE = "beam-vision demo --output demo-output --images my_class_folders/"
 QUERIES = 6
@@ -41,44 +43,10 @@ class Options:
     )
     train_seconds: float = option(60.0, help="how long to train, at most", metavar="SEC")
     image_size: int = option(64, help="side of the model's input in pixels", metavar="PX")
+    detection: bool = option(True, help="also make scenes with boxes, train a detector and evaluate it")
+    detector_seconds: float = option(90.0, help="how long to train the detector, at most", metavar="SEC")
+    scenes: int = option(1500, help="how many scenes to make for the detector", metavar="N")
     preflight_only: bool = option(False, help="check everything, say what would be done, run nothing")
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the demo's things are."""
-
-    output: str
-    images: str
-
-    @property
-    def dataset(self) -> str:
-        """The TFRecord dataset."""
-        return storage.join(self.output, "tfrecords")
-
-    @property
-    def model(self) -> str:
-        """The model bundle."""
-        return storage.join(self.output, "model")
-
-    @property
-    def table(self) -> str:
-        """The table of predictions and embeddings."""
-        return storage.join(self.output, "table")
-
-    @property
-    def index(self) -> str:
-        """The search index."""
-        return storage.join(self.output, "index")
-
-    @property
-    def report(self) -> str:
-        """The HTML report."""
-        return storage.join(self.output, "report.html")
-
-    def summary(self, job: str) -> str:
-        """A job's summary."""
-        return storage.join(self.output, "summaries", f"{job}.json")
 
 
 def preflight(options: Options) -> dict[str, Any]:
@@ -91,6 +59,8 @@ def preflight(options: Options) -> dict[str, Any]:
         raise UsageError(f"--output {options.output}: the demo runs here and writes to a local folder")
     if options.images and not storage.is_folder(options.images):
         raise UsageError(f"--images {options.images}: no such folder; give a folder of class folders")
+    if options.detection:
+        check_default_material()
     places = places_of(options)
     return {"images": places.images, "writes_lake": not options.images, "output": places.output}
 
@@ -124,9 +94,12 @@ def commands(options: Options) -> list[list[str]]:
     ]
 
 
-def as_typed(command: list[str]) -> str:
-    """A command as one types it."""
-    return shlex.join(["beam-vision", *command])
+def all_commands(options: Options) -> list[list[str]]:
+    """The same, with those of the detection part."""
+    if not options.detection:
+        return commands(options)
+    at = demo_detection.places_of(places_of(options).output)
+    return [*commands(options), *demo_detection.commands(at, options.scenes).values()]
 
 
 def run(argv: list[str]) -> int:
@@ -135,16 +108,28 @@ def run(argv: list[str]) -> int:
     options, _ = parse(parser, Options, argv, beam=False)
     plan = preflight(options)
     if options.preflight_only:
-        return jobs.show_plan({**plan, "commands": [as_typed(command) for command in commands(options)]})
+        return jobs.show_plan({**plan, "commands": [as_typed(command) for command in all_commands(options)]})
     places = places_of(options)
     stages = [] if options.images else [write_lake(places.images)]
     stages += [run_stage(command, places) for command in commands(options)]
     queries, searching = search(places)
     stages.append(searching)
     show_sql(places)
+    detected = None
+    if options.detection:
+        detected = demo_detection.run(
+            places.output, scenes=options.scenes, max_seconds=options.detector_seconds
+        )
+        stages += detected.stages
     from beam_vision.pipelines.demo_report import write
 
-    size_bytes = write(places, stages, queries, own_images=bool(options.images))
+    size_bytes = write(
+        places,
+        stages,
+        queries,
+        own_images=bool(options.images),
+        detection=detected.report if detected else None,
+    )
     jobs.emit(f"\n{summary_table(stages)}\n\n")
     jobs.emit(f"report: {storage.absolute(places.report)} ({size_bytes / 1e6:.1f} MB)")
     return 0
@@ -160,49 +145,6 @@ def write_lake(folder: str) -> StageRun:
     note = "scanned digits and crops of photographs" if written else "was there already"
     jobs.say(f"  {note}")
     return StageRun(name="write the lake", command="", wall_sec=time.monotonic() - start, note=note)
-
-
-def run_stage(command: list[str], places: Places) -> StageRun:
-    """Runs one job here, as the command line would, and gives its accounts.
-
-    Raises:
-      JobError: it ended with another exit code than 0.
-    """
-    name = command[0]
-    storage.delete(places.summary(name))
-    start = time.monotonic()
-    _call(command)
-    wall_sec = time.monotonic() - start
-    if not storage.exists(places.summary(name)):
-        return StageRun(
-            name=name, command=as_typed(command), wall_sec=wall_sec, note=_training_note(name, places)
-        )
-    made = storage.read_json(places.summary(name))
-    return StageRun(
-        name=name,
-        command=as_typed(command),
-        unit="vectors" if name == "build-index" else "images",
-        wall_sec=wall_sec,
-        parts_sec=made["stage_sec"],
-        **{key: made[key] for key in ("inputs", "outputs", "failed", "already_done")},
-    )
-
-
-def _call(command: list[str]) -> None:
-    jobs.say(f"\n$ {as_typed(command)}")
-    module = importlib.import_module(f"beam_vision.pipelines.{command[0].replace('-', '_')}")
-    code = module.run(command[1:])
-    if code != 0:
-        raise JobError(f"beam-vision {command[0]} ended with exit code {code}")
-
-
-def _training_note(name: str, places: Places) -> str:
-    if name != "train":
-        return ""
-    from beam_vision.training.export import TRAINING_FILE
-
-    made = storage.read_json(storage.join(places.model, TRAINING_FILE))
-    return f"{len(made['epochs'])} epochs over {made['splits'].get('train', 0):,} images"
 
 
 def search(places: Places) -> tuple[list[Query], StageRun]:
@@ -221,7 +163,7 @@ def _search(image: Shown, places: Places, *, by_file: bool) -> Query:
     command = ["search", "--index", places.index, *asked, "--k", str(NEIGHBORS)]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        _call([*command, "--output_format", "json"])
+        call([*command, "--output_format", "json"])
     hits = [
         Hit(Shown(found["key"], found["uri"], found["label"]), found["score"])
         for found in json.loads(printed.getvalue())
@@ -236,7 +178,7 @@ def show_sql(places: Places) -> None:
         "SELECT prediction, count(*) AS images, round(avg(score), 3) AS mean_score "
         "FROM images GROUP BY prediction ORDER BY mean_score LIMIT 5"
     )
-    _call(["sql", statement, "--table", places.table])
+    call(["sql", statement, "--table", places.table])
 
 
 def summary_table(stages: list[StageRun]) -> str:

@@ -14,7 +14,8 @@ from beam_vision.reports.data import Confusion, Facts, FailureGroup, Query, Repo
 from beam_vision.reports.page import write_report
 
 if TYPE_CHECKING:
-    from beam_vision.pipelines.demo import Places
+    from beam_vision.pipelines.demo_stages import Places
+    from beam_vision.reports.detection_data import DetectionReport
 
 LAKE_NOTE = (
     "Crops of one photograph overlap, so the accuracy on the photographs shows that the line works, not how "
@@ -22,15 +23,29 @@ LAKE_NOTE = (
 )
 
 
-def write(places: Places, stages: Sequence[StageRun], queries: Sequence[Query], *, own_images: bool) -> int:
+def write(
+    places: Places,
+    stages: Sequence[StageRun],
+    queries: Sequence[Query],
+    *,
+    own_images: bool,
+    detection: DetectionReport | None = None,
+) -> int:
     """Writes the report; gives its size in bytes."""
-    return write_report(places.report, collect_report(places, stages, queries, own_images=own_images))
+    report = collect_report(places, stages, queries, own_images=own_images, detection=detection)
+    return write_report(places.report, report)
 
 
 def collect_report(
-    places: Places, stages: Sequence[StageRun], queries: Sequence[Query], *, own_images: bool
+    places: Places,
+    stages: Sequence[StageRun],
+    queries: Sequence[Query],
+    *,
+    own_images: bool,
+    detection: DetectionReport | None = None,
 ) -> Report:
-    """What the report shows, from the table, the dead letter, the index and the model bundle."""
+    """What the report shows, from the table, the dead letter, the index and the model bundle; and what the
+    detection part came to."""
     from beam_vision.training.export import TRAINING_FILE
 
     seen = collect.overview(collect.read_rows(places.table))
@@ -41,7 +56,7 @@ def collect_report(
     return Report(
         title=f"From {os.path.basename(where) or where} to a searchable table",
         subtitle=f"{predicted['inputs']:,} images, {seen.classes:,} classes, from {where}",
-        highlights=_highlights(training, index, predicted, queries),
+        highlights=[*_highlights(training, index, predicted, queries), *_detected(detection)],
         stages=stages,
         classes=seen.sheets,
         classes_in_all=seen.classes,
@@ -49,6 +64,7 @@ def collect_report(
         queries=queries,
         failures=_failures(predicted["failures"]),
         confusion=_confusion(training),
+        detection=detection,
         facts=[*_facts(places, training, index), _machine()],
         notes=[] if own_images else [LAKE_NOTE],
     )
@@ -66,6 +82,13 @@ def _highlights(
     found.append(("images a second predicted, start included", f"{predicted['images_per_sec']:,.0f}"))
     found.append(("median time of a query in the index", f"{index['query_ms_median']:.2f} ms"))
     return found
+
+
+def _detected(detection: DetectionReport | None) -> list[tuple[str, str]]:
+    found = {line.name: line.value for line in detection.headlines} if detection else {}
+    if found.get("AP50") is None:
+        return []
+    return [("AP50 of the detector on held-out scenes", f"{found['AP50']:.3f}")]
 
 
 def _failures(folder: str) -> list[FailureGroup]:

@@ -30,7 +30,9 @@ class Options(ModelFactOptions):
         "with LATEST",
         positional=True,
     )
-    task: str = option("", help="which output must be there (default: any)", choices=("classify", "embed"))
+    task: str = option(
+        "", help="which output must be there (default: any)", choices=("classify", "embed", "detect")
+    )
     write_spec: bool = option(False, help="write what is known to model_spec.json beside the model")
     output_format: str = option("table", help="how to print", choices=("table", "json"))
 
@@ -140,7 +142,9 @@ def _spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
     rows.append(
         ("batch", "any" if spec.fixed_batch is None else f"{spec.fixed_batch} images, no more, no less")
     )
-    if spec.scores_output:
+    if spec.detector:
+        rows += _detector_rows(spec)
+    elif spec.scores_output:
         classes = "?" if spec.classes is None else spec.classes
         named = f"{len(spec.labels)} labels" if spec.labels else "no labels known"
         rows.append(("scores", f"{spec.scores_output}: {classes} classes, {named}"))
@@ -152,6 +156,24 @@ def _spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
     return rows + [("note", note) for note in spec.notes]
 
 
+def _detector_rows(spec: ModelSpec) -> list[tuple[str, str]]:
+    roles = {
+        "boxes": spec.boxes_output,
+        "scores": spec.scores_output,
+        "classes": spec.classes_output,
+        "count": spec.count_output,
+    }
+    read = [f"{role} from {name}" for role, name in roles.items() if name] or list(spec.raw_outputs)
+    classes = "?" if spec.classes is None else spec.classes
+    named = f"{sum(map(bool, spec.labels))} labels" if spec.labels else "no labels known"
+    rows = [
+        ("detector", f"{spec.detector}: {', '.join(read)}"),
+        ("box format", spec.box_format),
+        ("classes", f"{classes}, the first one's id is {spec.class_offset}, {named}"),
+    ]
+    return rows + ([("activation", spec.activation)] if spec.activation != "none" else [])
+
+
 def _report_rows(report: Report) -> list[tuple[str, str]]:
     if not report.ok:
         return [("tried", f"FAILED: {report.detail}")]
@@ -160,6 +182,8 @@ def _report_rows(report: Report) -> list[tuple[str, str]]:
     text += f"{report.first_run_sec:.2f} s, then {rate:,.0f} images/s"
     rows = [("tried", text)]
     rows += [("  gave", f"{name} {shape}") for name, shape in report.shapes.items()]
+    if report.detections is not None:
+        rows.append(("  found", f"{report.detections} boxes in them"))
     if report.activation:
         kind = "independent labels" if report.multi_label else "one label an image"
         rows.append(("  activation", f"{report.activation} ({kind})"))

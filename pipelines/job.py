@@ -43,6 +43,8 @@ class Summary:
       digests: what made the result: model, preprocessing, dataset.
       output: where the result is.
       failures: where the dead letter is.
+      annotations: where images are annotated: ``boxes``, ``clipped``, ``failed``, ``failed_by_reason``; an
+        annotation that failed is no failed image.
     """
 
     job: str
@@ -59,6 +61,7 @@ class Summary:
     output: str = ""
     failures: str = ""
     notes: list[str] = field(default_factory=list)
+    annotations: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from beam_vision import storage
 from beam_vision.errors import UsageError
+from beam_vision.pipelines.label_map import read_class_names, read_label_map
 from beam_vision.pipelines.options import option
 
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 _SAME_NAMES = (
     *("signature", "input_name", "input_kind", "resize", "interpolation", "value_range", "channel_order"),
     *("layout", "scores_output", "embedding_output", "activation", "threshold"),
+    *("detector", "boxes_output", "classes_output", "count_output", "box_format", "class_offset"),
 )
 """Options that are fields of a ``ModelSpec``."""
 
@@ -50,7 +50,7 @@ class ModelFactOptions:
     )
     resize: str = option(
         "",
-        help="how images are brought to that size (default: stretch)",
+        help="how images are brought to that size (default: stretch; letterbox for a YOLO)",
         choices=("stretch", "letterbox", "center_crop"),
     )
     interpolation: str = option(
@@ -67,13 +67,40 @@ class ModelFactOptions:
     layout: str = option("", help=f"of the input ({_FOUND})", choices=("NHWC", "NCHW"))
     class_names: str = option(
         "",
-        help="names of the classes in the model's order: a text file of one a line, or JSON "
-        "(default: model_spec.json's, else class_0000, ...)",
+        help="names of the classes in the model's order: a text file of one a line, JSON, or a label map "
+        "of class ids and names in JSON or .pbtxt (default: model_spec.json's, else class_0000, ...)",
         metavar="FILE",
     )
     scores_output: str = option("", help=f"the output with the scores ({_FOUND})", metavar="NAME")
     embedding_output: str = option(
         "", help=f"the output with the embedding; for .keras also a layer ({_FOUND})", metavar="NAME"
+    )
+    detector: str = option(
+        "",
+        help="how a detector's outputs are read: tf_od, keras_hub (detr and retinanet are of it too), yolo "
+        f"(yolo_v5, yolo_v8, yolo_nms), or a function of your own as package.module:function ({_FOUND})",
+        metavar="NAME",
+    )
+    boxes_output: str = option("", help=f"a detector's output with the boxes ({_FOUND})", metavar="NAME")
+    classes_output: str = option(
+        "", help=f"a detector's output with the class ids ({_FOUND})", metavar="NAME"
+    )
+    count_output: str = option(
+        "", help=f"a detector's output with how many of its boxes count ({_FOUND})", metavar="NAME"
+    )
+    box_format: str = option(
+        "",
+        help="what the numbers of a box are, in pixels of the model's input or (rel_) as shares of its width "
+        "and height (default: the detector's)",
+        choices=tuple(
+            f"{relative}{order}" for relative in ("", "rel_") for order in ("xyxy", "yxyx", "xywh", "cxcywh")
+        ),
+    )
+    class_offset: int = option(
+        None,
+        help="the class id of a detector's first class (default: as the label map says; 1 for tf_od, unless "
+        "the first of --class_names is the background; else 0)",
+        metavar="ID",
     )
     activation: str = option(
         "",
@@ -117,7 +144,7 @@ def model_of(options: ModelFactOptions, *, task: str) -> Model:
 
     Args:
       options: a job's.
-      task: ``classify`` or ``embed``: which output must be there; ``""``: any.
+      task: ``classify``, ``embed`` or ``detect``: which outputs must be there; ``""``: any.
 
     Raises:
       UsageError: there is none, the options don't fit it, or it fails when tried.
@@ -149,8 +176,13 @@ def overrides_of(options: ModelFactOptions, *, task: str) -> dict[str, Any]:
     """The fields of a ``ModelSpec`` that the options set."""
     said = {name: getattr(options, name) for name in _SAME_NAMES}
     height_px, width_px = parse_size(options.image_size)
-    labels = read_class_names(options.class_names) if options.class_names else ()
-    return {**said, "task": task, "height_px": height_px, "width_px": width_px, "labels": labels}
+    if options.class_names and task in ("classify", "embed"):
+        said["labels"] = read_class_names(options.class_names)
+    elif options.class_names:
+        said["labels"], first_id = read_label_map(options.class_names)
+        if said["class_offset"] is None:
+            said["class_offset"] = first_id
+    return {**said, "task": task, "height_px": height_px, "width_px": width_px}
 
 
 def parse_size(text: str) -> tuple[int | None, int | None]:
@@ -165,36 +197,3 @@ def parse_size(text: str) -> tuple[int | None, int | None]:
     if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
         raise UsageError(f"--image_size {text!r} must be N or HEIGHTxWIDTH in pixels, e.g. 224 or 240x320")
     return int(parts[0]), int(parts[-1])
-
-
-def read_class_names(path: str) -> tuple[str, ...]:
-    """Names of classes: one a line, or JSON: a list, or an object from the class's number to its name (or to
-    a list that ends in it, as in Keras's ``imagenet_class_index.json``).
-
-    Raises:
-      UsageError: no such file, or it isn't one of these, or a name is empty.
-    """
-    if not storage.exists(path):
-        raise UsageError(f"--class_names {path}: no such file")
-    text = storage.read_text(path)
-    names = _names_in_json(path, text) if path.endswith(".json") else text.rstrip("\n").split("\n")
-    names = [name.strip() for name in names]
-    if "" in names:
-        raise UsageError(f"--class_names {path}: the name of class {names.index('')} is empty")
-    return tuple(names)
-
-
-def _names_in_json(path: str, text: str) -> list[str]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"--class_names {path} is not JSON: {error}") from error
-    if isinstance(value, dict) and set(value) == {str(i) for i in range(len(value))}:
-        value = [value[str(i)] for i in range(len(value))]
-    if isinstance(value, list):
-        value = [item[-1] if isinstance(item, list) and item else item for item in value]
-        if all(isinstance(item, str) for item in value):
-            return value
-    raise UsageError(
-        f"--class_names {path}: it must hold a list of names, or an object from 0, 1, ... to names"
-    )

@@ -50,16 +50,25 @@ class SourceOptions:
 
     images: str = option(
         help="a folder of class folders, a glob (or several, comma-separated), a manifest "
-        "(.csv, .jsonl, .parquet) or a TFRecord dataset",
+        "(.csv, .jsonl, .parquet), COCO JSON, a VOC or YOLO folder (or its data.yaml), or a TFRecord dataset",
         metavar="SRC",
     )
     format: str = option(
         "auto",
         help="what --images is; auto finds it from the path",
-        choices=("auto", "folder", "glob", "csv", "jsonl", "parquet", "tfrecord"),
+        choices=("auto", "folder", "glob", "csv", "jsonl", "parquet", "tfrecord", "coco", "voc", "yolo"),
     )
     image_root: str = option(
-        "", help="where relative URIs of a manifest start (default: its folder)", metavar="DIR"
+        "",
+        help="where relative URIs of a manifest or file names of COCO start (default: the file's folder); "
+        "the images of VOC, or the folders of YOLO's data.yaml, where they are elsewhere",
+        metavar="DIR",
+    )
+    boxes_on: str = option(
+        "auto",
+        help="what annotated boxes are drawn on: the upright image, or its pixels as stored, before the EXIF "
+        "orientation; auto: upright in manifests, else what has the annotated size, stored in doubt",
+        choices=("auto", "upright", "stored"),
     )
     limit: int = option(0, help="only the first N images of the listing, sorted by key; 0: all", metavar="N")
 

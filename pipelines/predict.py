@@ -1,4 +1,4 @@
-"""``beam-vision predict``: classify or embed images into a Parquet table."""
+"""``beam-vision predict``: classify or embed images, or find objects in them, into a Parquet table."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from beam_vision import storage
-from beam_vision.digest import settings_digest
 from beam_vision.errors import JobError, UsageError
 from beam_vision.pipelines import job as jobs
-from beam_vision.pipelines.model_options import Model, ModelOptions, model_of
-from beam_vision.pipelines.options import CommonOptions, SourceOptions, make_parser, option, parse
+from beam_vision.pipelines.model_options import Model, model_of
+from beam_vision.pipelines.options import make_parser, parse
+from beam_vision.pipelines.predict_options import (
+    Options,
+    check,
+    detection,
+    engine_settings,
+    row_settings,
+    tiles,
+)
 from beam_vision.sinks import failures as dead_letter
 from beam_vision.sinks.output import OutputPlan, check_output, hold, plan_output
 from beam_vision.sinks.rows import RowSettings
@@ -20,27 +27,10 @@ from beam_vision.table import TableManifest, read_manifest
 if TYPE_CHECKING:
     import apache_beam as beam
 
-    from beam_vision.inference.spec import ModelSpec
     from beam_vision.sources.spec import SourceSpec
 
 NAME = "predict"
 EXAMPLE = "beam-vision predict --task embed --images photos/ --model model/ --output table/"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(ModelOptions, SourceOptions, CommonOptions):
-    """What ``predict`` takes."""
-
-    task: str = option(
-        help="classify: labels with scores; embed: a vector of length one", choices=("classify", "embed")
-    )
-    output: str = option(help="folder for the table: empty, or with an earlier one", metavar="DEST")
-    with_embedding: bool = option(False, help="classify: write the embedding too")
-    flush_sec: float = option(
-        20.0,
-        help="write rows once the oldest is so old; what is written outlives a killed run",
-        metavar="SEC",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +87,9 @@ def prepare(options: Options, run_id: str, again: Again | None = None) -> Plan:
     """
     from beam_vision.sources import spec as sources
 
+    check(options)
     output = storage.absolute(options.output).rstrip("/")
-    if options.flush_sec < 0:
-        raise UsageError(f"--flush_sec is {options.flush_sec}; it must be 0 or more")
-    source = sources.resolve(options.images, options.format, options.image_root)
+    source = sources.resolve(options.images, options.format, options.image_root, options.boxes_on)
     if source.format == "folder" and f"{output}/".startswith(f"{source.path.rstrip('/')}/"):
         raise UsageError(f"--output {output} lies within --images {source.path}; take a folder outside it")
     failures = storage.absolute(options.failures) if options.failures else storage.join(output, "failures")
@@ -124,33 +113,6 @@ def prepare(options: Options, run_id: str, again: Again | None = None) -> Plan:
     return Plan(model=model, source=source, rows=rows, output=found, failures=failures, again=again)
 
 
-def row_settings(options: Options, spec: ModelSpec) -> RowSettings:
-    """What the rows that ``options`` ask of a model have in common.
-
-    Raises:
-      UsageError: the model doesn't give what is asked for.
-    """
-    from beam_vision.inference.reading import EngineSettings
-
-    wanted = EngineSettings(
-        task=options.task,
-        with_embedding=options.with_embedding,
-        top_k=options.top_k,
-        batch_size=options.batch_size,
-    )
-    wanted.check(spec)
-    if wanted.embedding_wanted and spec.embedding_dim is None:
-        raise UsageError("only running the model tells how long its embedding is; leave out --no-check_model")
-    says = {"labels": spec.labels, "activation": spec.activation, "threshold": spec.threshold}
-    return RowSettings(
-        task=options.task,
-        embedding_dim=spec.embedding_dim if wanted.embedding_wanted else None,
-        model_digest=spec.model_digest,
-        preprocessing_digest=spec.preprocessing_digest,
-        options_digest=settings_digest({**says, "top_k": options.top_k}) if wanted.labels_wanted else "",
-    )
-
-
 def preflight(options: Options, again: Again | None = None) -> dict[str, Any]:
     """Checks everything that can be known before images are read, and says what would be done.
 
@@ -159,6 +121,7 @@ def preflight(options: Options, again: Again | None = None) -> dict[str, Any]:
     """
     plan = prepare(options, jobs.new_run_id(), again)
     manifest = read_manifest(plan.output.folder)
+    kept = detection(options)
     return {
         "job": NAME,
         "task": options.task,
@@ -168,10 +131,11 @@ def preflight(options: Options, again: Again | None = None) -> dict[str, Any]:
         "digests": digests(plan.rows),
         "embedding_dim": plan.rows.embedding_dim,
         "preprocessing": plan.model.spec.decode_settings().to_json(),
+        "rows": plan.rows.rows,
+        "detection": {"detector": plan.model.spec.detector, **kept} if kept else None,
+        "tiles": tiles(options),
         "output": plan.output.folder,
-        "output_holds": f"a table of {manifest.rows} rows, of run {manifest.run_id}"
-        if manifest
-        else "no table",
+        "output_holds": f"a table of {held(manifest)}, of run {manifest.run_id}" if manifest else "no table",
         "resume": {
             "keeps_parts": len(plan.output.parts),
             "may_keep_files_of_killed_runs": len(plan.output.staged),
@@ -191,7 +155,17 @@ def notes(plan: Plan) -> list[str]:
     made_again = [
         f"the table was made with {what}: its rows are made again" for what in plan.output.differences
     ]
-    return [*plan.model.notes, *made_again]
+    return [*plan.model.notes, *seen(plan), *made_again]
+
+
+def seen(plan: Plan) -> list[str]:
+    """What a detector sees of an image, which decides what it finds."""
+    spec = plan.model.spec
+    if plan.rows.task != "detect":
+        return []
+    if spec.height_px is None:
+        return ["the detector is given whole images and resizes them itself"]
+    return [f"the detector is shown images at {spec.height_px}x{spec.width_px} px, by {spec.resize}"]
 
 
 def build(pipeline: beam.Pipeline, options: Options, plan: Plan) -> None:
@@ -209,6 +183,7 @@ def build(pipeline: beam.Pipeline, options: Options, plan: Plan) -> None:
         options.images,
         format=options.format,
         image_root=options.image_root,
+        boxes_on=options.boxes_on,
         limit=options.limit,
         whole_records=plan.takes_examples,
         only_keys=only,
@@ -235,14 +210,7 @@ def inference(options: Options, plan: Plan) -> beam.PTransform:
     """What turns images, or whole records, into predictions."""
     from beam_vision.inference.transforms import Infer, InferExamples
 
-    settings: dict[str, Any] = {
-        "task": options.task,
-        "with_embedding": options.with_embedding,
-        "top_k": options.top_k,
-        "batch_size": options.batch_size,
-        "run_id": plan.output.run_id,
-        "attempt": plan.attempt,
-    }
+    settings = engine_settings(options) | {"run_id": plan.output.run_id, "attempt": plan.attempt}
     if plan.takes_examples:
         return InferExamples(plan.model.spec, plan.model.path, **settings)
     return Infer(plan.model.spec, plan.model.path, decode_threads=options.decode_threads, **settings)
@@ -265,8 +233,14 @@ def summarise(plan: Plan, manifest: TableManifest, wall_sec: float) -> jobs.Summ
         digests=digests(plan.rows),
         output=plan.output.folder,
         failures=plan.failures,
-        notes=[f"the table has {manifest.rows:,} rows in {len(manifest.parts)} parts", *notes(plan)],
+        notes=[f"the table has {held(manifest)} in {len(manifest.parts)} parts", *notes(plan)],
     )
+
+
+def held(manifest: TableManifest) -> str:
+    """How many rows a table has, and of how many images where that differs."""
+    rows = f"{manifest.rows:,} rows"
+    return rows if manifest.row_kind == "images" else f"{rows} of {manifest.images:,} images"
 
 
 def predict(options: Options, beam_args: list[str], again: Again | None = None) -> int:

@@ -88,11 +88,13 @@ def _show(report: dict[str, Any], folder: str, manifest: DatasetManifest) -> int
     if problems:
         more = f" ({SHOWN} are shown)" if len(problems) > SHOWN else ""
         raise JobError(f"{folder} is not what its manifest says: {len(problems)} problems{more}")
-    lines = [f"{'split':<16}{'shards':>8}{'images':>12}{'MB':>12}{'classes':>9}"]
+    has_boxes = bool(manifest.box_classes)
+    header = f"{'split':<16}{'shards':>8}{'images':>12}{'MB':>12}{'classes':>9}"
+    lines = [header + (f"{'boxes':>12}" if has_boxes else "")]
     for name, split in report["splits"].items():
         classes = sum(1 for images in manifest.splits[name].classes.values() if images)
         counts = f"{split['shards']:>8,}{split['images']:>12,}{split['bytes'] / 1e6:>12,.1f}{classes:>9,}"
-        lines.append(f"{name:<16}{counts}")
+        lines.append(f"{name:<16}{counts}" + (f"{split['boxes']:>12,}" if has_boxes else ""))
     jobs.emit(
         "\n".join([*lines, f"{folder} is whole (run {manifest.run_id}, digest {manifest.dataset_digest})"])
     )

@@ -24,7 +24,7 @@ SHARED_MAY_USE = {
     "table": {"errors", "storage"},
     "tfrecord_io": set(),
 }
-IMAGES = {"images.codec", "images.geometry", "images.boxes", "images.hashing"}
+IMAGES = {f"images.{name}" for name in ("annotated", "boxes", "codec", "geometry", "hashing", "nms", "tiles")}
 ROOMS_MAY_USE = {
     "sources": set(),
     "images": set(),
@@ -32,6 +32,8 @@ ROOMS_MAY_USE = {
     "inference": IMAGES,
     "sinks": {"records.schema"},
     "search": set(),
+    "evaluation": IMAGES,
+    "synth": IMAGES,
     "reports": IMAGES,
     "training": {"records.reader", "inference.spec", "inference.bundle"} | IMAGES,
     "testing": ROOMS | IMAGES,

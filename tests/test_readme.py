@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from beam_vision.pipelines import cli, demo_lake
+from beam_vision.testing import detectors
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -32,6 +33,18 @@ def mend(failures, by):
     for path in Path(failures).glob("*.jsonl"):
         for line in path.read_text().splitlines():
             Path(json.loads(line)["uri"]).write_bytes(Path(by).read_bytes())
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_guide_to_detection_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    detectors.save_saved_model("detector")
+    said = commands(ROOT / "docs" / "detection.md")
+    assert len(said) > 5
+    for argv in said:
+        code = cli.main(argv)
+        assert code == 0, f"beam-vision {shlex.join(argv)}\n{capsys.readouterr().err[-3000:]}"
+    assert json.loads((tmp_path / "evaluation" / "metrics.json").read_text())["accounts"]["images"] == 40
 
 
 @pytest.mark.slow

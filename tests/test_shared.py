@@ -119,7 +119,15 @@ def test_table_schema_has_the_contract_columns():
     names = table.schema(predictions=True, embedding_dim=8, boxes=True).names
     assert names == [
         *("key", "uri", "label", "prediction", "score", "predictions", "embedding", "boxes"),
-        *("width", "height", "model_digest", "preprocessing_digest", "run_id", "attributes"),
+        *(
+            "exif_orientation",
+            "width",
+            "height",
+            "model_digest",
+            "preprocessing_digest",
+            "run_id",
+            "attributes",
+        ),
     ]
     assert "prediction" not in table.schema(predictions=False, embedding_dim=None).names
 

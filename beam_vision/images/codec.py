@@ -7,26 +7,23 @@ converts and resizes, so threads decode side by side.
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, overload
 
 import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from beam_vision import digest
-from beam_vision.errors import Reason, UsageError, VisionError
-from beam_vision.images.geometry import RESIZE_MODES, ResizePlan, plan_resize
+from beam_vision.errors import Reason, VisionError
+from beam_vision.images.boxes import exif_transform, inverse_orientation
+from beam_vision.images.geometry import ResizePlan, plan_resize
 from beam_vision.images.header import ABOVE_ANY_SIZE_PX, Header, open_image, reasons
 from beam_vision.images.pixels import to_grey_or_rgb
+from beam_vision.images.settings import INTERPOLATIONS, DecodeSettings
+from beam_vision.images.tiles import Tile, plan_tiles
 from beam_vision.types import DecodedImage
 
-INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+_Part = tuple[float, float, float, float]
 
 _REDUCING_GAP = 2.0
 _TO_UPRIGHT = {
@@ -38,83 +35,6 @@ _TO_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodeSettings:
-    """How bytes become pixels. Saved, with its digest, beside whatever was made with it.
-
-    Attributes:
-      height_px: height of the output; None together with ``width_px`` keeps the native size.
-      width_px: width of the output.
-      resize: ``stretch``, ``letterbox`` or ``center_crop``; see
-        :func:`~beam_vision.images.geometry.plan_resize`.
-      interpolation: ``nearest``, ``bilinear``, ``bicubic`` or ``lanczos``; all but ``nearest`` weigh
-        every source pixel when they shrink (antialiased).
-      background_rgb: what shows through transparency.
-      pad_rgb: the bars of a letterbox.
-      max_pixels: the most pixels a header may announce; checked before anything is decoded. (Above 178
-        million Pillow refuses a TIFF all the same.)
-      min_side_px: the least width and height of the original.
-      max_side_px: shrink so that the longer side is at most this; not with ``height_px``.
-      reduced_decode: shrink by whole factors first, while at least twice the output remains: inside
-        the JPEG decoder, and by box averaging in the resize. Several times as fast on photographs.
-    """
-
-    height_px: int | None = None
-    width_px: int | None = None
-    resize: str = "stretch"
-    interpolation: str = "bilinear"
-    background_rgb: tuple[int, int, int] = (255, 255, 255)
-    pad_rgb: tuple[int, int, int] = (114, 114, 114)
-    max_pixels: int = 100_000_000
-    min_side_px: int = 2
-    max_side_px: int | None = None
-    reduced_decode: bool = True
-
-    def __post_init__(self) -> None:
-        if (self.height_px is None) != (self.width_px is None):
-            raise UsageError("height_px and width_px go together: give both or neither")
-        if self.height_px is not None and self.max_side_px is not None:
-            raise UsageError(
-                "max_side_px has no meaning beside height_px and width_px: give one or the other"
-            )
-        if self.resize not in RESIZE_MODES:
-            raise UsageError(f"resize is {self.resize!r}: use one of {', '.join(RESIZE_MODES)}")
-        if self.interpolation not in INTERPOLATIONS:
-            raise UsageError(
-                f"interpolation is {self.interpolation!r}: use one of {', '.join(INTERPOLATIONS)}"
-            )
-        for name in ("height_px", "width_px", "max_pixels", "min_side_px", "max_side_px"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name} is {value!r}: it must be a whole number of at least 1")
-        for name in ("background_rgb", "pad_rgb"):
-            colour = tuple(getattr(self, name))
-            if len(colour) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in colour):
-                raise UsageError(f"{name} is {colour}: it must be three whole numbers in 0..255")
-            object.__setattr__(self, name, colour)
-
-    @property
-    def digest(self) -> str:
-        """16 hexadecimal digits that change when any setting changes."""
-        return digest.settings_digest(self.to_json())
-
-    def to_json(self) -> dict[str, Any]:
-        """The settings as a JSON object."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, settings: dict[str, Any]) -> DecodeSettings:
-        """The settings that :meth:`to_json` gave; absent ones have their defaults.
-
-        Raises:
-          UsageError: a setting that isn't known, or a value that isn't allowed.
-        """
-        unknown = sorted(set(settings) - {f.name for f in fields(cls)})
-        if unknown:
-            raise UsageError(f"decode settings {', '.join(unknown)} are not known")
-        return cls(**settings)
 
 
 _DEFAULTS = DecodeSettings()
@@ -141,38 +61,143 @@ def decode(data: bytes, settings: DecodeSettings = _DEFAULTS) -> DecodedImage:
         ``TOO_LARGE``, ``TOO_SMALL`` or ``OUT_OF_MEMORY``.
     """
     with reasons():
-        image, header = open_image(data, settings.max_pixels)
-        width, height = header.upright_size
-        if min(width, height) < settings.min_side_px:
-            raise VisionError(
-                Reason.TOO_SMALL,
-                f"{width} x {height} pixels: a side is under min_side_px={settings.min_side_px}",
-            )
-        plan = plan_resize(
-            width,
-            height,
-            out_width_px=settings.width_px,
-            out_height_px=settings.height_px,
-            mode=settings.resize,
-            max_side_px=settings.max_side_px,
+        image, header = _open(data, settings)
+        return _whole(image, header, settings)
+
+
+def decode_tiles(
+    data: bytes, settings: DecodeSettings, tile_px: int, overlap: float
+) -> tuple[Sequence[tuple[Tile, DecodedImage]], int, tuple[int, int]]:
+    """Decodes ``data`` once, at its native size, and cuts it in tiles, each resized as the settings say.
+
+    A tile is what :func:`decode` gives for an image of that part alone, but for these: its ``affine`` takes
+    points of the whole upright image (not of the tile), ``width_px`` and ``height_px`` are the whole's, and
+    there is no reduced decoding. So :func:`~beam_vision.images.boxes.to_original` brings boxes of any tile
+    to one frame. An image no larger than a tile is decoded as :func:`decode` does.
+
+    Args:
+      data: the file.
+      settings: for each tile; the limits (``max_pixels``, ``min_side_px``) hold for the whole image.
+      tile_px, overlap: see :func:`~beam_vision.images.tiles.plan_tiles`.
+
+    Returns:
+      The tiles in their order, the EXIF orientation, and (width, height) of the upright image in pixels.
+      The sequence holds the decoded image (3 or 4 bytes a pixel) and makes a tile whenever it is asked for
+      one, from any thread; take them one by one to save memory.
+
+    Raises:
+      VisionError: as :func:`decode`; a tile that is asked for may raise ``OUT_OF_MEMORY``.
+      UsageError: as :func:`~beam_vision.images.tiles.plan_tiles`.
+    """
+    with reasons():
+        image, header = _open(data, settings)
+        plan = plan_tiles(*header.upright_size, tile_px, overlap)
+        if len(plan) == 1:
+            return [(plan[0], _whole(image, header, settings))], header.orientation, header.upright_size
+        image.load()
+        pixels = to_grey_or_rgb(image, settings.background_rgb)
+        return _Tiles(pixels, header, plan, settings), header.orientation, header.upright_size
+
+
+class _Tiles(Sequence[tuple[Tile, DecodedImage]]):
+    """Cuts tiles from pixels as they are stored, so that a large image is never turned as a whole."""
+
+    def __init__(
+        self, pixels: Image.Image, header: Header, plan: Sequence[Tile], settings: DecodeSettings
+    ) -> None:
+        self._pixels = pixels
+        self._header = header
+        self._plan = plan
+        self._settings = settings
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Tile, DecodedImage]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[Tile, DecodedImage]]: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        tile = self._plan[index]
+        plan = _planned(tile.width_px, tile.height_px, self._settings)
+        width, height = self._header.upright_size
+        orientation = _turns(self._header)
+        back = inverse_orientation(orientation)
+        part = exif_transform(np.array([tile.box], np.float64), back, width, height)[0]
+        with reasons():
+            crop = self._pixels.crop(tuple(part.tolist()))
+            pixels = np.asarray(_resized(crop, plan, orientation, self._settings))
+        ax, ay, tx, ty = plan.affine
+        affine = ax, ay, tx - ax * tile.left_px, ty - ay * tile.top_px
+        header = self._header
+        return tile, DecodedImage(pixels, width, height, affine, header.format, header.orientation)
+
+
+def _open(data: bytes, settings: DecodeSettings) -> tuple[ImageFile, Header]:
+    image, header = open_image(data, settings.max_pixels)
+    width, height = header.upright_size
+    if min(width, height) < settings.min_side_px:
+        raise VisionError(
+            Reason.TOO_SMALL,
+            f"{width} x {height} pixels: a side is under min_side_px={settings.min_side_px}",
         )
-        # Pillow itself turns a TIFF upright while it loads.
-        orientation = 1 if header.format == "TIFF" else header.orientation
-        pixels = np.asarray(_render(image, plan, orientation, settings))
-    return DecodedImage(pixels, width, height, plan.affine, header.format)
+    return image, header
 
 
-def _render(image: ImageFile, plan: ResizePlan, orientation: int, settings: DecodeSettings) -> Image.Image:
-    """Decodes, resizes as stored and turns the small result upright."""
+def _planned(width_px: int, height_px: int, settings: DecodeSettings) -> ResizePlan:
+    return plan_resize(
+        width_px,
+        height_px,
+        out_width_px=settings.width_px,
+        out_height_px=settings.height_px,
+        mode=settings.resize,
+        max_side_px=settings.max_side_px,
+    )
+
+
+def _turns(header: Header) -> int:
+    """The orientation that is left for us to apply: Pillow itself turns a TIFF upright while it loads."""
+    return 1 if header.format == "TIFF" else header.orientation
+
+
+def _whole(image: ImageFile, header: Header, settings: DecodeSettings) -> DecodedImage:
+    width, height = header.upright_size
+    plan = _planned(width, height, settings)
+    orientation = _turns(header)
+    size, box = _as_stored(plan, orientation)
+    if settings.reduced_decode:
+        box = _draft(image, box, size)
+    image.load()
+    pixels = np.asarray(
+        _resized(to_grey_or_rgb(image, settings.background_rgb), plan, orientation, settings, box)
+    )
+    return DecodedImage(pixels, width, height, plan.affine, header.format, header.orientation)
+
+
+def _as_stored(plan: ResizePlan, orientation: int) -> tuple[tuple[int, int], _Part]:
+    """The size to resize to, and the part to resize, before the orientation is applied."""
     size = plan.target[2] - plan.target[0], plan.target[3] - plan.target[1]
     box = plan.source
     if orientation >= 5:
         # The part shown is centred, so that mirroring leaves it where it is.
         size, box = size[::-1], (box[1], box[0], box[3], box[2])
-    if settings.reduced_decode:
-        box = _draft(image, box, size)
-    image.load()
-    result = to_grey_or_rgb(image, settings.background_rgb)
+    return size, box
+
+
+def _resized(
+    result: Image.Image,
+    plan: ResizePlan,
+    orientation: int,
+    settings: DecodeSettings,
+    box: _Part | None = None,
+) -> Image.Image:
+    """Resizes pixels as stored (of them ``box``, else the plan's part) and turns the small result upright."""
+    size, planned = _as_stored(plan, orientation)
+    box = planned if box is None else box
     if result.size != size or box != (0, 0, *size):
         gap = _REDUCING_GAP if settings.reduced_decode else None
         result = result.resize(size, INTERPOLATIONS[settings.interpolation], box, gap)
@@ -187,9 +212,7 @@ def _render(image: ImageFile, plan: ResizePlan, orientation: int, settings: Deco
     return result
 
 
-def _draft(
-    image: ImageFile, box: tuple[float, float, float, float], size: tuple[int, int]
-) -> tuple[float, float, float, float]:
+def _draft(image: ImageFile, box: _Part, size: tuple[int, int]) -> _Part:
     """Asks a JPEG for 1/2, 1/4 or 1/8 of its size where twice ``size`` remains; gives the box there."""
     if image.format != "JPEG":
         return box

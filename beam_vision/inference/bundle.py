@@ -30,6 +30,10 @@ LATEST_FILE = "LATEST"
 _FILE_FORMATS = {".keras": "keras", ".h5": "keras", ".onnx": "onnx"}
 _SAVED_MODEL_PARTS = ("variables", "assets", "assets.extra")
 _SPEC_FIELDS_OF_DIGEST = ("signature", "input_name", "scores_output", "embedding_output")
+_OF_DETECTORS = (
+    *("detector", "boxes_output", "classes_output", "count_output", "raw_outputs", "box_format"),
+    *("class_offset", "activation"),
+)
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,8 @@ def files_digest(files: ModelFiles) -> str:
 
 
 def model_digest(path: str, spec: ModelSpec) -> str:
-    """Digest of what a model says: its files' contents, and which of its signatures and outputs is asked.
+    """Digest of what a model says: its files' contents, which of its signatures and outputs is asked, and how
+    a detector's are read.
 
     It doesn't depend on where the files are, nor on labels, metrics or anything else of the spec.
     """
@@ -161,7 +166,8 @@ def model_digest(path: str, spec: ModelSpec) -> str:
 
 
 def _digest(files: ModelFiles, spec: ModelSpec) -> str:
-    asked = {name: getattr(spec, name) for name in _SPEC_FIELDS_OF_DIGEST}
+    fields = (*_SPEC_FIELDS_OF_DIGEST, *(_OF_DETECTORS if spec.detector else ()))
+    asked = {name: getattr(spec, name) for name in fields}
     return settings_digest({"files": files_digest(files), **asked})
 
 

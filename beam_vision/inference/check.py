@@ -12,13 +12,15 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from beam_vision.errors import UsageError, VisionError
 from beam_vision.inference.bundle import fetch, find_files
 from beam_vision.inference.spec import ModelSpec
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from beam_vision.inference.loader import LoadedModel
 
 _MARK = "beam-vision check: "
@@ -36,7 +38,8 @@ class Report:
       images: how many images it was tried on.
       activation: what turns its scores into probabilities, as found by the scores it gave.
       multi_label: whether its scores are independent of each other.
-      classes: how many scores it gives, or None.
+      classes: how many scores it gives, or None; for a detector as many as are known of.
+      detections: how many boxes a detector found in the images, with the settings' default threshold.
       embedding_dim: the length of its embedding, or None.
       freeze: whether it also runs frozen (:mod:`beam_vision.inference.freeze`), with the same outputs.
     """
@@ -53,6 +56,7 @@ class Report:
     classes: int | None = None
     embedding_dim: int | None = None
     freeze: bool = False
+    detections: int | None = None
 
 
 def try_here(model: LoadedModel) -> Report:
@@ -61,18 +65,15 @@ def try_here(model: LoadedModel) -> Report:
     Raises:
       VisionError: it fails.
     """
-    from beam_vision.inference import embed
     from beam_vision.inference.engine import warm_up
     from beam_vision.inference.probe import probe_batch
 
-    spec = model.spec
     start = time.monotonic()
     warm_up(model)
     middle = time.monotonic()
-    batch = probe_batch(spec)
+    batch = probe_batch(model.spec)
     outputs = model.run(batch)
     end = time.monotonic()
-    rows = {name: embed.rows(value, layout=spec.layout) for name, value in outputs.items()}
     return Report(
         ok=True,
         load_sec=model.load_sec,
@@ -80,11 +81,26 @@ def try_here(model: LoadedModel) -> Report:
         second_run_sec=end - middle,
         shapes={name: list(value.shape) for name, value in outputs.items()},
         images=len(batch),
-        activation=model.activation if spec.scores_output else "",
-        multi_label=model.multi_label,
-        classes=rows[spec.scores_output].shape[1] if spec.scores_output else None,
-        embedding_dim=rows[spec.embedding_output].shape[1] if spec.embedding_output else None,
+        **_told(model, outputs),
     )
+
+
+def _told(model: LoadedModel, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What the outputs tell: fields of a :class:`Report`."""
+    from beam_vision.inference import embed
+    from beam_vision.inference.engine import read_boxes
+
+    spec = model.spec
+    if spec.detector:
+        found = sum(len(item.scores) for item in read_boxes(spec, outputs))
+        return {"classes": spec.classes, "detections": found}
+    rows = {name: embed.rows(value, layout=spec.layout) for name, value in outputs.items()}
+    return {
+        "activation": model.activation if spec.scores_output else "",
+        "multi_label": model.multi_label,
+        "classes": rows[spec.scores_output].shape[1] if spec.scores_output else None,
+        "embedding_dim": rows[spec.embedding_output].shape[1] if spec.embedding_output else None,
+    }
 
 
 def try_apart(path: str, spec: ModelSpec, *, timeout_sec: float = 600) -> Report:
@@ -144,7 +160,7 @@ def completed(spec: ModelSpec, report: Report) -> ModelSpec:
         classes=report.classes,
         embedding_dim=report.embedding_dim,
         activation=report.activation or spec.activation,
-        multi_label=report.multi_label if spec.scores_output else None,
+        multi_label=report.multi_label if spec.scores_output and not spec.detector else None,
         freeze=report.freeze,
     )
 

@@ -15,9 +15,11 @@ import numpy as np
 from beam_vision.errors import Stage
 from beam_vision.failures import Guard
 from beam_vision.images.codec import decode
+from beam_vision.inference.detect import View
 from beam_vision.inference.prepare import InputWriter
+from beam_vision.inference.reading import EngineSettings
 from beam_vision.inference.spec import ModelSpec
-from beam_vision.types import EncodedImage, Failure
+from beam_vision.types import DecodedImage, EncodedImage, Failure
 
 MAX_AHEAD_BYTES = 256 << 20
 """Batches decoded ahead may take so much memory (the next one is always prepared, whatever it takes)."""
@@ -28,10 +30,9 @@ _MOST_IMAGES_A_TASK = 8
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is known of one image that lies in a batch: its upright size, and how long decoding took."""
+    """What is known of one image that lies in a batch: how it is seen, and how long decoding took."""
 
-    width_px: int
-    height_px: int
+    view: View
     decode_ms: float
 
 
@@ -59,18 +60,16 @@ class Decoder:
 
     Args:
       spec: the model's.
-      batch_size: images in a batch.
-      threads: how many decode; 0: as many as there are cores.
-      run_id, attempt: stand in each failure.
+      settings: the batch size, and how many threads decode.
     """
 
-    def __init__(self, spec: ModelSpec, *, batch_size: int, threads: int, run_id: str, attempt: int) -> None:
+    def __init__(self, spec: ModelSpec, settings: EngineSettings) -> None:
         self._writer = InputWriter(spec)
         self._settings = spec.decode_settings()
-        self._guard = Guard(self._prepare, Stage.DECODE, run_id=run_id, attempt=attempt)
-        self._batch_size = batch_size
+        self._guard = Guard(self._prepare, Stage.DECODE, run_id=settings.run_id, attempt=settings.attempt)
+        self._batch_size = settings.batch_size
         self._multiple = spec.fixed_batch or 1
-        self._threads = threads or cores()
+        self._threads = settings.decode_threads or cores()
 
     def chunks(self, images: Sequence[EncodedImage]) -> Iterator[Chunk]:
         """The images in batches, in order. While one is used, the next are decoded."""
@@ -89,7 +88,7 @@ class Decoder:
     def _start(self, images: Sequence[EncodedImage]) -> Chunk:
         batch = self._writer.empty(len(images))
         step = max(1, min(_MOST_IMAGES_A_TASK, len(images) // self._threads))
-        submit: Callable[..., Future] = _pool(self._threads).submit
+        submit: Callable[..., Future] = decoding_pool(self._threads).submit
         tasks = [
             submit(self._run, images[i : i + step], batch[i : i + step]) for i in range(0, len(images), step)
         ]
@@ -102,7 +101,13 @@ class Decoder:
         start = time.monotonic()
         decoded = decode(image.data, self._settings)
         self._writer.write(batch, index, decoded, image.data)
-        return Prepared(decoded.width_px, decoded.height_px, 1000 * (time.monotonic() - start))
+        return Prepared(view_of(decoded), 1000 * (time.monotonic() - start))
+
+
+def view_of(image: DecodedImage) -> View:
+    """How a model sees a decoded image."""
+    height_px, width_px = image.pixels.shape[:2]
+    return View(image.width_px, image.height_px, width_px, height_px, image.affine, image.orientation)
 
 
 def slices(images: int, batch_size: int, multiple: int = 1) -> list[tuple[int, int]]:
@@ -133,6 +138,6 @@ def cores() -> int:
 
 
 @functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
+def decoding_pool(threads: int) -> ThreadPoolExecutor:
     """The process's decoding threads: shared, so that several runner threads don't multiply them."""
     return ThreadPoolExecutor(threads, thread_name_prefix="beam-vision-decode")

@@ -9,14 +9,14 @@ from typing import Any
 from apache_beam.ml.inference.base import ModelHandler
 
 from beam_vision import metrics
-from beam_vision.inference.engine import Engine, Stats, warm_up
+from beam_vision.inference.engine import Engine, Result, Stats, warm_up
 from beam_vision.inference.loader import LoadedModel, load
 from beam_vision.inference.reading import EngineSettings
 from beam_vision.inference.spec import ModelSpec
-from beam_vision.types import EncodedImage, Failure, Prediction
+from beam_vision.types import EncodedImage, Failure
 
 
-class ImageModelHandler(ModelHandler[EncodedImage, Prediction | Failure, LoadedModel]):
+class ImageModelHandler(ModelHandler[EncodedImage, Result, LoadedModel]):
     """Decodes and runs batches of encoded images; every image has its own outcome.
 
     Beam's batch is a large one, cut here into model batches: while the model runs one, the next are
@@ -62,15 +62,15 @@ class ImageModelHandler(ModelHandler[EncodedImage, Prediction | Failure, LoadedM
 
     def run_inference(
         self, batch: Sequence[EncodedImage], model: LoadedModel, inference_args: dict[str, Any] | None = None
-    ) -> list[Prediction | Failure]:
-        """A prediction or a failure for each image, in order."""
+    ) -> Sequence[Result]:
+        """What became of each image, in order."""
         if self._engine is None:
             self._engine = Engine(self._spec, self._settings)
-        results, stats = self._engine.predict(batch, model)
+        results, stats = self._engine.results(batch, model)
         self._count(results, stats, model)
         return results
 
-    def _count(self, results: Sequence[Prediction | Failure], stats: Stats, model: LoadedModel) -> None:
+    def _count(self, results: Sequence[Result], stats: Stats, model: LoadedModel) -> None:
         if not self._observed_load:
             self._observed_load = True
             metrics.observe(metrics.MODEL_LOAD_MS, 1000 * model.load_sec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ class LoadedModel:
             filled = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)]) if missing else piece
             outputs = self._run_once(filled)
             parts.append({name: value[: len(piece)] for name, value in outputs.items()})
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return joined(parts, self.spec)
 
     def _run_once(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         try:
@@ -79,6 +79,42 @@ class LoadedModel:
                     f"output {name!r} has shape {list(value.shape)} for a batch of {len(batch)}",
                 )
         return outputs
+
+
+def joined(parts: Sequence[dict[str, np.ndarray]], spec: ModelSpec) -> dict[str, np.ndarray]:
+    """The outputs of successive parts of a batch as those of the whole.
+
+    Raises:
+      VisionError: ``bad_model_output``: the outputs of two parts have different shapes.
+    """
+    if spec.detector:
+        parts = filled_up(parts)
+    whole = {}
+    for name in parts[0]:
+        shapes = sorted({part[name].shape[1:] for part in parts})
+        if len(shapes) > 1:
+            shown = " and ".join(str(list(shape)) for shape in shapes)
+            detail = f"output {name!r} has shapes {shown} for two images"
+            raise VisionError(Reason.BAD_MODEL_OUTPUT, detail)
+        whole[name] = np.concatenate([part[name] for part in parts])
+    return whole
+
+
+def filled_up(parts: Sequence[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """A detector's outputs, which may hold another number of boxes for each part, brought to one shape.
+
+    They are filled up with zeros, which stand for a box without area: never a find.
+    """
+    filled = [dict(part) for part in parts]
+    for name in parts[0] if parts else ():
+        shapes = {part[name].shape[1:] for part in parts}
+        if len(shapes) == 1 or len({len(shape) for shape in shapes}) > 1:
+            continue
+        largest = np.max(list(shapes), axis=0)
+        for part in filled:
+            missing = [(0, int(side) - n) for side, n in zip(largest, part[name].shape[1:], strict=True)]
+            part[name] = np.pad(part[name], [(0, 0), *missing])
+    return filled
 
 
 def _as_vision_error(error: Exception) -> VisionError:
@@ -120,7 +156,8 @@ def load(path: str, spec: ModelSpec) -> LoadedModel:
 
 def wanted_outputs(spec: ModelSpec) -> list[str]:
     """Names of the outputs that are of use."""
-    return [name for name in (spec.scores_output, spec.embedding_output) if name]
+    names = [spec.scores_output, spec.embedding_output, spec.boxes_output, spec.classes_output]
+    return [name for name in dict.fromkeys([*names, spec.count_output, *spec.raw_outputs]) if name]
 
 
 def _tensorflow() -> Any:

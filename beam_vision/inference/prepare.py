@@ -51,9 +51,12 @@ class InputWriter:
         return np.empty((images, *self.image_shape), dtype)
 
     def write(self, batch: np.ndarray, index: int, image: DecodedImage, data: bytes) -> None:
-        """Writes one image, decoded with the spec's settings from ``data``, into ``batch[index]``."""
+        """Writes one image, decoded with the spec's settings from ``data``, into ``batch[index]``.
+
+        ``data`` is empty where the image is a part of a file.
+        """
         if self.spec.input_kind != "pixels":
-            batch[index] = as_readable(data, image)
+            batch[index] = as_readable(data, image) if data else encode_png(image.pixels)
             return
         pixels = image.pixels
         if self.spec.channels == 1:

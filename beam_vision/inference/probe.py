@@ -6,12 +6,14 @@ import numpy as np
 
 from beam_vision.digest import content_digest
 from beam_vision.images.codec import encode_jpeg
+from beam_vision.inference.detect import View
 from beam_vision.inference.prepare import InputWriter
 from beam_vision.inference.spec import ModelSpec
 from beam_vision.tfrecord_io import Example
 from beam_vision.types import DecodedImage
 
 _SIDE_PX = 64
+_IMAGES = 4
 
 
 def probe_images(height_px: int, width_px: int) -> list[np.ndarray]:
@@ -25,11 +27,23 @@ def probe_images(height_px: int, width_px: int) -> list[np.ndarray]:
     return [noise, gray, ramp.astype(np.uint8), disc.astype(np.uint8)]
 
 
+def _size(spec: ModelSpec) -> tuple[int, int]:
+    """(height, width) of the generated images for a model."""
+    if spec.input_kind != "pixels":
+        return _SIDE_PX, _SIDE_PX
+    return spec.height_px or _SIDE_PX, spec.width_px or _SIDE_PX
+
+
+def probe_views(spec: ModelSpec) -> list[View]:
+    """How a model sees the images of :func:`probe_batch`."""
+    height, width = _size(spec)
+    return [View(width, height, width, height)] * _IMAGES
+
+
 def probe_batch(spec: ModelSpec) -> np.ndarray:
     """The generated images as an input batch for a model."""
     writer = InputWriter(spec)
-    height, width = (spec.height_px, spec.width_px) if spec.input_kind == "pixels" else (_SIDE_PX, _SIDE_PX)
-    images = probe_images(height or _SIDE_PX, width or _SIDE_PX)
+    images = probe_images(*_size(spec))
     batch = writer.empty(len(images))
     for i, pixels in enumerate(images):
         if spec.input_kind == "tf_example":

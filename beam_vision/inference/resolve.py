@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from beam_vision.errors import UsageError
+from beam_vision.inference.choose_detector import choose_detector, is_detector
 from beam_vision.inference.outputs import choose_outputs
 from beam_vision.inference.signature import Signature, Tensor
 from beam_vision.inference.spec import ModelSpec
@@ -34,6 +35,11 @@ def resolve(found: Signature, said: Mapping[str, Any]) -> ModelSpec:
     else:
         facts |= _pixels(image, said)
         facts["value_range"] = said.get("value_range") or _value_range(found, image, notes)
+    if said.get("task") == "detect" or (
+        not said.get("task") and (said.get("detector") or is_detector(found))
+    ):
+        facts |= choose_detector(found, said, notes, (facts.get("height_px"), facts.get("width_px")))
+        return ModelSpec(**{**said, **facts, "notes": tuple(notes)})
     facts |= choose_outputs(found, said, notes, layout=facts.get("layout", "NHWC"))
     spec = ModelSpec(**{**said, **facts, "notes": tuple(notes)})
     allowed = (1, 2) if spec.classes == 1 else (spec.classes,)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from beam_vision.errors import Reason, VisionError
-from beam_vision.inference.loader import LoadedModel
+from beam_vision.inference.loader import LoadedModel, filled_up
 
 
 @dataclass
@@ -57,6 +57,9 @@ def run_rows(model: LoadedModel, batch: np.ndarray) -> Rows:
                 todo += [(middle, stop), (start, middle)]
             else:
                 found.errors.update(dict.fromkeys(range(start, stop), error))
+    if model.spec.detector:
+        filled = filled_up([outputs for _, _, outputs in parts])
+        parts = [(start, stop, more) for (start, stop, _), more in zip(parts, filled, strict=True)]
     _put_together(found, parts, len(batch))
     return found
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from beam_vision.images.codec import DecodeSettings
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "task": ("classify", "embed"),
+    "task": ("classify", "embed", "detect"),
     "model_format": ("saved_model", "keras", "onnx"),
     "input_kind": ("pixels", "image_bytes", "tf_example"),
     "channel_order": ("rgb", "bgr"),
@@ -23,6 +23,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "interpolation": ("nearest", "bilinear", "bicubic", "lanczos"),
     "value_range": ("0..255", "0..1", "-1..1", "imagenet"),
     "activation": ("auto", "none", "softmax", "sigmoid"),
+    "box_format": (
+        *("", "xyxy", "yxyx", "xywh", "cxcywh"),
+        *("rel_xyxy", "rel_yxyx", "rel_xywh", "rel_cxcywh"),
+    ),
 }
 """The words that each field may hold."""
 
@@ -49,13 +53,20 @@ class ModelSpec:
       value_range: what the model expects of pixel values, as in :mod:`beam_vision.images.geometry`.
       scores_output, embedding_output: names of the outputs; ``""`` where it has none. For a ``.keras``
         model ``embedding_output`` may name a layer.
+      detector: how the outputs of a detector are read: a name of
+        :mod:`beam_vision.inference.detectors`, or ``package.module:function``; ``""``: it is none.
+      boxes_output, classes_output, count_output: further outputs of a detector; ``""`` where it has none.
+      raw_outputs: the outputs that a detector function of one's own is given.
+      box_format: what the numbers of a box are: ``xyxy``, ``yxyx``, ``xywh`` or ``cxcywh`` in pixels of the
+        model's input, or the same with ``rel_`` before it as shares of its width and height.
+      class_offset: the class id that stands for the first of ``labels``.
       activation: what turns the scores into probabilities; ``auto`` is decided when the model is loaded.
       multi_label: whether the scores are independent of each other, so that an image has any number of
         labels; None: decided with the activation.
       threshold: multi-label only: the lowest score of a label that is reported.
       freeze: whether TensorFlow runs the model with its weights as constants, where that is possible, which
         is faster on a CPU; trying the model sets it (see :mod:`beam_vision.inference.check`).
-      labels: the name of each class, in the order of the scores.
+      labels: the name of each class, in the order of the scores; for a detector ``""`` where an id is unused.
       classes: how many scores it gives, when known.
       embedding_dim: the length of its embedding, when known.
       model_digest: see :func:`beam_vision.inference.bundle.model_digest`.
@@ -84,6 +95,13 @@ class ModelSpec:
     value_range: str = "0..1"
     scores_output: str = ""
     embedding_output: str = ""
+    detector: str = ""
+    boxes_output: str = ""
+    classes_output: str = ""
+    count_output: str = ""
+    raw_outputs: tuple[str, ...] = ()
+    box_format: str = ""
+    class_offset: int = 0
     activation: str = "auto"
     multi_label: bool | None = None
     threshold: float = 0.5
@@ -130,7 +148,7 @@ class ModelSpec:
         """As plain JSON values, with the preprocessing digest; without the notes."""
         value = asdict(self)
         del value["notes"]
-        for name in ("background_rgb", "pad_rgb", "labels"):
+        for name in ("background_rgb", "pad_rgb", "labels", "raw_outputs"):
             value[name] = list(value[name])
         return {**value, "preprocessing_digest": self.preprocessing_digest}
 

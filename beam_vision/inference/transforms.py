@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
@@ -13,6 +14,8 @@ from beam_vision import deps, metrics
 from beam_vision.errors import Stage, UsageError
 from beam_vision.failures import FAILED, Guard, Outcome
 from beam_vision.inference.bundle import fetch, find_files
+from beam_vision.inference.detect import View
+from beam_vision.inference.engine import Result
 from beam_vision.inference.examples import ExampleKey, key_of, load_session, rows_of
 from beam_vision.inference.handler import ImageModelHandler
 from beam_vision.inference.loader import wanted_outputs
@@ -27,13 +30,9 @@ class Infer(beam.PTransform):
     Args:
       spec: the model's, as :func:`~beam_vision.inference.bundle.read_bundle` gave it.
       model_path: where the model is, for every worker.
-      task: ``classify`` or ``embed``.
-      with_embedding: whether ``classify`` gives the embedding too.
-      top_k: at most so many labels an image.
-      batch_size: images in a model batch.
       max_batch_images, max_batch_bytes: bounds of what a worker holds at once, both kept.
-      decode_threads: threads that decode; 0: as many as there are cores.
-      run_id, attempt: stand in each failure.
+      wanted: what is made of each image: fields of
+        :class:`~beam_vision.inference.reading.EngineSettings`, such as ``task`` and ``batch_size``.
 
     Raises:
       UsageError: the model doesn't give what is wanted.
@@ -44,30 +43,15 @@ class Infer(beam.PTransform):
         spec: ModelSpec,
         model_path: str,
         *,
-        task: str = "classify",
-        with_embedding: bool = False,
-        top_k: int = 5,
-        batch_size: int = 32,
         max_batch_images: int = 256,
         max_batch_bytes: int = 64 << 20,
-        decode_threads: int = 0,
-        run_id: str = "",
-        attempt: int = 1,
+        **wanted: Any,
     ) -> None:
         super().__init__()
-        settings = EngineSettings(
-            task=task,
-            with_embedding=with_embedding,
-            top_k=top_k,
-            batch_size=batch_size,
-            decode_threads=decode_threads,
-            run_id=run_id,
-            attempt=attempt,
-        )
         self._handler = ImageModelHandler(
             model_path,
             spec,
-            settings,
+            EngineSettings(**wanted),
             max_batch_images=max_batch_images,
             max_batch_bytes=max_batch_bytes,
         )
@@ -96,7 +80,7 @@ class InferExamples(beam.PTransform):
       spec: the model's, completed by :func:`~beam_vision.inference.check.checked`, so that how its scores
         become probabilities is decided.
       model_path: where the SavedModel is, for every worker.
-      task, with_embedding, top_k, batch_size, run_id, attempt: as for :class:`Infer`.
+      wanted: as for :class:`Infer`.
 
     Raises:
       UsageError: the model doesn't give what is wanted, or the spec isn't complete.
@@ -106,27 +90,15 @@ class InferExamples(beam.PTransform):
         self,
         spec: ModelSpec,
         model_path: str,
-        *,
-        task: str = "classify",
-        with_embedding: bool = False,
-        top_k: int = 5,
-        batch_size: int = 32,
-        run_id: str = "",
-        attempt: int = 1,
+        **wanted: Any,
     ) -> None:
         super().__init__()
         if spec.input_kind != "tf_example":
             raise UsageError(f"the model takes {spec.input_kind}, not tf.Examples")
-        if task == "classify" and (spec.activation == "auto" or spec.multi_label is None):
+        settings = EngineSettings(**wanted)
+        if settings.labels_wanted and (spec.activation == "auto" or spec.multi_label is None):
             raise UsageError("how the scores become probabilities is undecided; try the model first")
-        self._settings = EngineSettings(
-            task=task,
-            with_embedding=with_embedding,
-            top_k=top_k,
-            batch_size=batch_size,
-            run_id=run_id,
-            attempt=attempt,
-        )
+        self._settings = settings
         self._settings.check(spec)
         self._spec = spec
         self._model_path = model_path
@@ -178,8 +150,9 @@ class ReadLogs(beam.DoFn):
         key, log = element
         spec = self._spec
         rows = rows_of(log, wanted_outputs(spec))
-        made = self._reader.read(rows, 1, spec.activation, bool(spec.multi_label))[0]
-        outcome = self._reader.result(key.ref, (key.width_px, key.height_px), made)
+        view = View(key.width_px, key.height_px, key.width_px, key.height_px)
+        made = self._reader.read(rows, [view], spec.activation, bool(spec.multi_label))[0]
+        outcome = self._reader.result(key.ref, view, made)
         if isinstance(outcome, Failure):
             metrics.count_failure(outcome.reason)
             yield beam.pvalue.TaggedOutput(FAILED, outcome)
@@ -197,10 +170,12 @@ def with_key(image: EncodedImage) -> tuple[str, EncodedImage]:
 class SplitOutcomes(beam.DoFn):
     """Keyed predictions to the main output, keyed failures to the other; the keys are in them."""
 
-    def process(self, element: tuple[str, Prediction | Failure]) -> Iterable[Prediction]:
-        """One prediction or one tagged failure."""
+    def process(self, element: tuple[str, Result]) -> Iterable[Prediction]:
+        """One prediction, one for each tile, or one tagged failure."""
         outcome = element[1]
         if isinstance(outcome, Failure):
             yield beam.pvalue.TaggedOutput(FAILED, outcome)
-        else:
+        elif isinstance(outcome, Prediction):
             yield outcome
+        else:
+            yield from outcome

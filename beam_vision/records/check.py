@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -16,6 +17,7 @@ from beam_vision.errors import VisionError
 from beam_vision.images import codec
 from beam_vision.records.ahead import map_ahead
 from beam_vision.records.example import Record, from_example
+from beam_vision.records.label_map import box_ids
 from beam_vision.records.layout import split_of
 from beam_vision.records.manifest import DatasetManifest, Shard
 from beam_vision.tfrecord_io import OVERHEAD_BYTES, CorruptRecord, Example, read_records
@@ -63,6 +65,7 @@ class Checked:
       images: records found.
       bytes: size of the file.
       classes: how many images have each label.
+      boxes: how many boxes each category has.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Checked:
     images: int
     bytes: int
     classes: Mapping[str, int]
+    boxes: Mapping[str, int] = field(default_factory=dict)
 
 
 class ShardChecker:
@@ -94,6 +98,7 @@ class ShardChecker:
     ) -> None:
         self._folder = folder
         self._ids = {label: number for number, label in enumerate(manifest.classes)}
+        self._box_ids = box_ids(manifest.box_classes)
         self._names = {shard.sha256: name for name, shard in manifest.shards.items()}
         self._kinds = kinds
         self._decode = decode
@@ -118,12 +123,12 @@ class ShardChecker:
             other = self._names.get(sha256)
             hint = f": these are the bytes of {other}" if other else ""
             yield Problem(shard.name, "", f"its sha256 is {sha256}, by the manifest {shard.sha256}{hint}")
-        yield Checked(shard.name, checked.split, checked.images, hashing.size, checked.classes)
+        yield replace(checked, bytes=hashing.size)
 
     def _check_records(
         self, name: str, records: _Records
     ) -> Generator[bytes | Place | Problem, None, Checked]:
-        split, images, classes, last_key = split_of(name), 0, Counter[str](), ""
+        images, classes, boxes, last_key = 0, Counter[str](), Counter[str](), ""
         results = map_ahead(
             self._pool,
             self._inspect,
@@ -141,10 +146,11 @@ class ShardChecker:
                     faults.append(f"it follows key {last_key}; records are sorted by key")
                 last_key = record.key
                 classes.update(record.labels)
-                yield Place(record.key, record.content_sha256, split, name)
+                boxes.update(box.label for box in record.boxes)
+                yield Place(record.key, record.content_sha256, split_of(name), name)
                 yield framed.data
             yield from (Problem(name, where, fault) for fault in faults)
-        return Checked(name, split, images, 0, dict(classes))
+        return Checked(name, split_of(name), images, 0, dict(classes), dict(boxes))
 
     def _inspect(self, framed: _Framed) -> tuple[_Framed, Record | None, list[str]]:
         """One record, read and decoded; None when it can't be trusted any further."""
@@ -158,7 +164,8 @@ class ShardChecker:
             return framed, None, ["not a tf.train.Example"]
         except ValueError as error:
             return framed, None, [str(error)]
-        return framed, record, [*self._label_faults(record), *self._pixel_faults(record)]
+        faults = [*self._label_faults(record), *self._box_faults(record), *self._pixel_faults(record)]
+        return framed, record, faults
 
     def _kind_faults(self, example: Any) -> list[str]:
         """Features that the schema doesn't know, or of another type."""
@@ -178,6 +185,25 @@ class ShardChecker:
         if ids != list(record.label_ids):
             return [f"labels {list(record.labels)} have ids {list(record.label_ids)}"]
         return []
+
+    def _box_faults(self, record: Record) -> list[str]:
+        """Boxes that aren't whole boxes within the image, or not of a category in the list."""
+        faults = []
+        for number, box in enumerate(record.boxes):
+            corners = (box.xmin, box.ymin, box.xmax, box.ymax)
+            if not (0 <= box.xmin < box.xmax <= 1 and 0 <= box.ymin < box.ymax <= 1):
+                faults.append(f"box {number} {corners} (xmin, ymin, xmax, ymax) is no box in 0..1")
+            if not 0 <= box.area_px < math.inf:
+                faults.append(f"box {number} has an area of {box.area_px} pixels")
+        if not self._box_ids:  # a dataset without boxes, or of an earlier version, which gave them no ids
+            return faults
+        ids = [self._box_ids.get(box.label) for box in record.boxes]
+        if None in ids:
+            return [*faults, f"category {record.boxes[ids.index(None)].label!r} is not in the class list"]
+        if ids != list(record.box_ids):
+            names = [box.label for box in record.boxes]
+            faults.append(f"boxes {names} have ids {list(record.box_ids)}, by the label map {ids}")
+        return faults
 
     def _pixel_faults(self, record: Record) -> list[str]:
         if self._decode is None:

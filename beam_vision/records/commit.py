@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from beam_vision import storage
 from beam_vision.errors import JobError
-from beam_vision.records import schema
-from beam_vision.records.layout import MANIFEST, SCHEMA, remove_orphans, shard_names
+from beam_vision.records import label_map, schema
+from beam_vision.records.layout import (
+    ANNOTATION_FAILURES,
+    ANNOTATION_PART,
+    LABEL_MAP,
+    MANIFEST,
+    SCHEMA,
+    remove_orphans,
+    shard_names,
+)
 from beam_vision.records.manifest import DatasetManifest, dataset_digest, summarise
 from beam_vision.records.observe import Observed
 from beam_vision.records.plan import DatasetPlan, Job
@@ -36,7 +45,8 @@ class Found:
 
 
 def commit(job: Job, plan: DatasetPlan, found: Found) -> DatasetManifest | None:
-    """Checks the accounts and the records, removes what an earlier plan left, writes schema and manifest.
+    """Checks the accounts and the records, removes what an earlier plan left, writes all but the shards, the
+    manifest last.
 
     Doing it again gives the same.
 
@@ -50,18 +60,40 @@ def commit(job: Job, plan: DatasetPlan, found: Found) -> DatasetManifest | None:
     _check(plan, found, manifest)
     if not manifest.images:
         return None
-    remove_orphans(job.folder, shard_names(plan.shards))
-    storage.write_bytes(storage.join(job.folder, SCHEMA), schema.to_text(schema.build(plan.classes)).encode())
+    remove_orphans(job.folder, shard_names(plan.shards), label_map=bool(plan.box_classes))
+    features = schema.build(plan.classes, box_classes=plan.box_classes)
+    storage.write_bytes(storage.join(job.folder, SCHEMA), schema.to_text(features).encode())
+    if plan.box_classes:
+        text = label_map.to_text(plan.box_classes)
+        storage.write_bytes(storage.join(job.folder, LABEL_MAP), text.encode())
+    _write_annotation_failures(job, found.infos)
     storage.write_json(storage.join(job.folder, MANIFEST), manifest.to_json())
     return manifest
 
 
+def _write_annotation_failures(job: Job, infos: Sequence[ShardInfo]) -> None:
+    """Those of all shards, sorted, as JSON lines; this run reports them, whichever run wrote the shard."""
+    found = sorted(
+        (failure for info in infos for failure in info.annotation_failures),
+        key=lambda failure: (failure.key, failure.uri, failure.reason, failure.detail),
+    )
+    folder = storage.join(job.folder, ANNOTATION_FAILURES)
+    if not found:
+        storage.delete_folder(folder)
+        return
+    own = (asdict(replace(failure, run_id=job.run_id, attempt=job.attempt)) for failure in found)
+    lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in own)
+    storage.write_bytes(storage.join(folder, ANNOTATION_PART), lines.encode())
+
+
 def _manifest(job: Job, plan: DatasetPlan, found: Found) -> DatasetManifest:
     infos = found.infos
+    splits = {split: summarise(split, infos, plan.classes, plan.box_classes) for split in plan.shards}
+    reasons = Counter(failure.reason for info in infos for failure in info.annotation_failures)
     return DatasetManifest(
         run_id=job.run_id,
         dataset_digest=dataset_digest(infos),
-        splits={split: summarise(split, infos, plan.classes) for split in plan.shards},
+        splits=splits,
         classes=list(plan.classes),
         multi_label=any(info.most_labels > 1 for info in infos),
         split_settings={
@@ -79,6 +111,12 @@ def _manifest(job: Job, plan: DatasetPlan, found: Found) -> DatasetManifest:
         failed=sum(found.failed_by_reason.values()),
         already_done=sum(info.images for info in infos if info.kept),
         failed_by_reason=dict(found.failed_by_reason),
+        box_classes=list(plan.box_classes),
+        boxes={name: sum(split.boxes[name] for split in splits.values()) for name in plan.box_classes},
+        most_boxes=max((info.most_boxes for info in infos), default=0),
+        boxes_clipped=sum(info.boxes_clipped for info in infos),
+        annotations_failed=reasons.total(),
+        annotations_failed_by_reason=dict(sorted(reasons.items())),
     )
 
 
@@ -93,10 +131,12 @@ def _check(plan: DatasetPlan, found: Found, manifest: DatasetManifest) -> None:
     problems += [f"{name} was written {names[name]} times" for name in wanted if names[name] != 1]
     if found.observed.records != manifest.images:
         problems.append(f"{manifest.images} records were written, {found.observed.records} read back")
-    counts: Counter[str] = Counter()
+    counts, boxes = Counter[str](), Counter[str]()
     for info in found.infos:
         counts.update(info.classes)
-    problems += schema.violations(schema.build(plan.classes, images=False), found.observed, counts)
+        boxes.update(info.boxes)
+    features = schema.build(plan.classes, box_classes=plan.box_classes, images=False)
+    problems += schema.violations(features, found.observed, counts, boxes)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise JobError(f"the dataset is not committed: {problems[0]}{more}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -11,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from beam_vision.digest import settings_digest
-from beam_vision.errors import Reason, UsageError, VisionError
+from beam_vision.errors import UsageError
 from beam_vision.images import codec
-from beam_vision.types import Box, DecodedImage
 
 ENCODINGS = ("passthrough", "jpeg", "png")
 GRID_PX = 128
@@ -125,35 +123,39 @@ class PixelSums:
 
 @dataclass(frozen=True)
 class Stored:
-    """An image ready to be written: see :class:`~beam_vision.records.example.Record` for the fields."""
+    """An image ready to be written: see :class:`~beam_vision.records.example.Record` for the first fields.
+
+    Attributes:
+      upright_px: width and height of the original upright image, which may have been shrunk since.
+      orientation: the EXIF orientation of the original, 1..8.
+      pixels: sums over its pixels.
+    """
 
     data: bytes
     format: str
     width_px: int
     height_px: int
-    boxes: tuple[Box, ...]
+    upright_px: tuple[int, int]
+    orientation: int
     pixels: PixelSums
 
 
-def store(data: bytes, settings: EncodeSettings, boxes: Sequence[Box] = ()) -> Stored:
+def store(data: bytes, settings: EncodeSettings) -> Stored:
     """Decodes an image and gives what of it is stored.
 
     Args:
       data: the file.
       settings: how it is stored.
-      boxes: xyxy in pixels of the original upright image.
 
     Raises:
-      VisionError: it can't be decoded, or a box lies outside it.
+      VisionError: it can't be decoded.
     """
     if settings.encode == "passthrough":
         header = codec.read_header(data)
         if passes(header, data, settings.max_side_px):
             image = codec.decode(data, settings.check)
-            boxes = _fractions(boxes, image)
-            return Stored(
-                data, image.format.lower(), image.width_px, image.height_px, boxes, pixel_sums(image.pixels)
-            )
+            size = image.width_px, image.height_px
+            return Stored(data, image.format.lower(), *size, size, 1, pixel_sums(image.pixels))
     image = codec.decode(data, settings.decode)
     format = settings.encode
     if format == "passthrough":
@@ -163,7 +165,8 @@ def store(data: bytes, settings: EncodeSettings, boxes: Sequence[Box] = ()) -> S
     else:
         data = codec.encode_png(image.pixels)
     height, width = image.pixels.shape[:2]
-    return Stored(data, format, width, height, _fractions(boxes, image), pixel_sums(image.pixels))
+    size = image.width_px, image.height_px
+    return Stored(data, format, width, height, size, image.orientation, pixel_sums(image.pixels))
 
 
 def passes(header: codec.Header, data: bytes, max_side_px: int | None = None) -> bool:
@@ -192,18 +195,3 @@ def pixel_sums(pixels: np.ndarray) -> PixelSums:
         tuple(int(count @ _VALUES) for count in counts),
         tuple(int(count @ _SQUARES) for count in counts),
     )
-
-
-def _fractions(boxes: Sequence[Box], image: DecodedImage) -> tuple[Box, ...]:
-    found = []
-    for box in boxes:
-        xmin, xmax = (min(max(x / image.width_px, 0.0), 1.0) for x in (box.xmin, box.xmax))
-        ymin, ymax = (min(max(y / image.height_px, 0.0), 1.0) for y in (box.ymin, box.ymax))
-        if not (xmin < xmax and ymin < ymax):
-            raise VisionError(
-                Reason.BAD_MANIFEST_ROW,
-                f"box {(box.xmin, box.ymin, box.xmax, box.ymax)} (xmin, ymin, xmax, ymax) has no area within "
-                f"the image of {image.width_px} x {image.height_px} pixels",
-            )
-        found.append(Box(xmin, ymin, xmax, ymax, label=box.label))
-    return tuple(found)

@@ -1,7 +1,11 @@
-"""An image with its labels as a ``tf.train.Example``, in the feature names of the TF Object Detection API."""
+"""An image with its labels as a ``tf.train.Example``, in the feature names of the TF Object Detection API.
+
+Those of an image with boxes are what that API's ``dataset_tools/create_coco_tf_record.py`` writes.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +24,13 @@ SHA256 = "image/content_sha256"
 ATTRIBUTES = "image/attributes"
 CLASS_TEXT = "image/class/text"
 CLASS_LABEL = "image/class/label"
+FILENAME = "image/filename"
+KEY_SHA256 = "image/key/sha256"
 BOX_CORNERS = tuple(f"image/object/bbox/{corner}" for corner in ("xmin", "ymin", "xmax", "ymax"))
 BOX_TEXT = "image/object/class/text"
+BOX_LABEL = "image/object/class/label"
+BOX_CROWD = "image/object/is_crowd"
+BOX_AREA = "image/object/area"
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,12 @@ class Record:
       labels: the labels.
       label_ids: their 0-based places in the dataset's class list.
       attributes: further columns.
-      boxes: corners as fractions 0..1 of width and height; scores aren't kept.
+      boxes: corners as fractions 0..1 of width and height, ``area_px`` in pixels of the image in ``data``;
+        scores aren't kept.
+      box_ids: their categories' 1-based places in the dataset's list of them; empty in records of older
+        versions, which have no areas and no crowds either.
+      for_detection: whether the record is of a dataset with boxes, even if this image has none: it then has
+        ``image/filename`` and ``image/key/sha256`` (of ``data``) too.
     """
 
     key: str
@@ -53,6 +67,8 @@ class Record:
     label_ids: Sequence[int] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)
     boxes: Sequence[Box] = ()
+    box_ids: Sequence[int] = ()
+    for_detection: bool = False
 
 
 def to_example(record: Record) -> bytes:
@@ -70,15 +86,30 @@ def to_example(record: Record) -> bytes:
         ATTRIBUTES: [json.dumps(dict(record.attributes), sort_keys=True, ensure_ascii=False)],
         CLASS_TEXT: record.labels,
         CLASS_LABEL: record.label_ids,
-        BOX_TEXT: [box.label for box in record.boxes],
     }
-    for name in BOX_CORNERS:
-        values[name] = [float(getattr(box, name.rpartition("/")[2])) for box in record.boxes]
+    if record.for_detection:
+        values[FILENAME] = [record.uri.rpartition("/")[2]]
+        values[KEY_SHA256] = [hashlib.sha256(record.data).hexdigest()]
+    if record.boxes:
+        values |= _box_values(record)
     features = Example().features
     for name, found in values.items():
         if found:
             _fill(features.feature[name], found)
     return _with_image(features.SerializeToString(deterministic=True), record.data)
+
+
+def _box_values(record: Record) -> dict[str, Sequence[Any]]:
+    boxes = record.boxes
+    values: dict[str, Sequence[Any]] = {
+        name: [float(getattr(box, name.rpartition("/")[2])) for box in boxes] for name in BOX_CORNERS
+    }
+    return values | {
+        BOX_TEXT: [box.label for box in boxes],
+        BOX_LABEL: record.box_ids,
+        BOX_CROWD: [int(box.crowd) for box in boxes],
+        BOX_AREA: [float(box.area_px) for box in boxes],
+    }
 
 
 def from_example(example: Any) -> Record:
@@ -88,11 +119,10 @@ def from_example(example: Any) -> Record:
       example: a parsed :data:`beam_vision.tfrecord_io.Example`.
 
     Raises:
-      ValueError: it lacks a feature that every record has (named), or a text in it isn't one.
+      ValueError: it lacks a feature that every record has (named), a text in it isn't one, or what it says
+        of its boxes isn't of as many boxes everywhere.
     """
     features = example.features.feature
-    texts = [value.decode() for value in _bytes(features, BOX_TEXT)]
-    corners = [list(features[name].float_list.value) if name in features else [] for name in BOX_CORNERS]
     return Record(
         key=_one(_bytes(features, KEY), KEY).decode(),
         uri=_one(_bytes(features, SOURCE_ID), SOURCE_ID).decode(),
@@ -104,7 +134,24 @@ def from_example(example: Any) -> Record:
         labels=tuple(value.decode() for value in _bytes(features, CLASS_TEXT)),
         label_ids=tuple(_ints(features, CLASS_LABEL)),
         attributes=json.loads(_one(_bytes(features, ATTRIBUTES), ATTRIBUTES)),
-        boxes=tuple(Box(*found) for found in zip(*corners, texts, strict=True)),
+        boxes=_boxes(features),
+        box_ids=tuple(_ints(features, BOX_LABEL)),
+        for_detection=KEY_SHA256 in features,
+    )
+
+
+def _boxes(features: Any) -> tuple[Box, ...]:
+    columns: dict[str, Sequence[Any]] = {name: _floats(features, name) for name in BOX_CORNERS}
+    count = len(columns[BOX_CORNERS[0]])
+    columns[BOX_TEXT] = [value.decode() for value in _bytes(features, BOX_TEXT)]
+    columns[BOX_CROWD] = _ints(features, BOX_CROWD) or [0] * count
+    columns[BOX_AREA] = _floats(features, BOX_AREA) or [0.0] * count
+    for name, values in {**columns, BOX_LABEL: _ints(features, BOX_LABEL) or [0] * count}.items():
+        if len(values) != count:
+            raise ValueError(f"feature {name!r} has {len(values)} values, {BOX_CORNERS[0]!r} has {count}")
+    return tuple(
+        Box(xmin, ymin, xmax, ymax, label=label, crowd=bool(crowd), area_px=area)
+        for xmin, ymin, xmax, ymax, label, crowd, area in zip(*columns.values(), strict=True)
     )
 
 
@@ -148,6 +195,10 @@ def _bytes(features: Any, name: str) -> list[bytes]:
 
 def _ints(features: Any, name: str) -> list[int]:
     return list(features[name].int64_list.value) if name in features else []
+
+
+def _floats(features: Any, name: str) -> list[float]:
+    return list(features[name].float_list.value) if name in features else []
 
 
 def _one(values: Sequence[Any], name: str) -> Any:

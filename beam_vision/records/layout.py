@@ -5,8 +5,10 @@
     OUTPUT/train-00000-of-00002.tfrecord         records sorted by key
     OUTPUT/train-00000-of-00002.tfrecord.json    side-car: written after its shard, says what is in it
     OUTPUT/schema.pbtxt
+    OUTPUT/label_map.pbtxt                       where images have boxes: the id of each category
     OUTPUT/manifest.json                         written last; without it the dataset isn't finished
     OUTPUT/failures/
+    OUTPUT/annotation_failures/                  where annotations failed: JSON lines
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from beam_vision.errors import UsageError
 KIND = "beam-vision tfrecords"
 MANIFEST = "manifest.json"
 SCHEMA = "schema.pbtxt"
+LABEL_MAP = "label_map.pbtxt"
 FAILURES = "failures"
+ANNOTATION_FAILURES = "annotation_failures"
+ANNOTATION_PART = "part-00000.jsonl"
 TARGET_SHARD_BYTES = 128 * 2**20
 _SHARD = re.compile(r"([a-z][a-z0-9_]*)-(\d{5,})-of-(\d{5,})\.tfrecord")
 _ASIDE = re.compile(r"(.+)\.[0-9a-f]{8}\.tmp")
@@ -68,16 +73,23 @@ def is_ours(name: str) -> bool:
     """Whether a file of this name can be a dataset's, finished or being written."""
     aside = _ASIDE.fullmatch(name)
     name = aside.group(1) if aside else name
-    return name in (MANIFEST, SCHEMA) or is_shard(name.removesuffix(".json"))
+    return name in (MANIFEST, SCHEMA, LABEL_MAP) or is_shard(name.removesuffix(".json"))
 
 
-def remove_orphans(folder: str, keep: Iterable[str]) -> list[str]:
+def remove_orphans(folder: str, keep: Iterable[str], *, label_map: bool = False) -> list[str]:
     """Removes shards, side-cars and half-written files that don't belong to the shards ``keep``.
+
+    Args:
+      folder: the dataset's.
+      keep: the names of its shards.
+      label_map: whether it has a label map.
 
     Returns:
       The names that were removed.
     """
     wanted = {name for shard in keep for name in (shard, side_car_name(shard))} | {MANIFEST, SCHEMA}
+    if label_map:
+        wanted.add(LABEL_MAP)
     orphans = [name for name in storage.list_folder(folder) if is_ours(name) and name not in wanted]
     for name in orphans:
         storage.delete(storage.join(folder, name))
@@ -94,7 +106,7 @@ def check_output(folder: str, *, also_allowed: Iterable[str] = ()) -> None:
     Raises:
       UsageError: something else is there; it would be lost among our files, or ours among them.
     """
-    allowed = {FAILURES, *also_allowed}
+    allowed = {FAILURES, ANNOTATION_FAILURES, *also_allowed}
     if storage.exists(folder) and not storage.is_folder(folder):
         raise UsageError(f"--output {folder} is a file; it must be a folder")
     foreign = [name for name in storage.list_entries(folder) if name not in allowed and not is_ours(name)]
@@ -103,8 +115,9 @@ def check_output(folder: str, *, also_allowed: Iterable[str] = ()) -> None:
             f"--output {folder} holds {foreign[0]!r}, not a TFRecord dataset's: take an empty folder"
         )
     path = storage.join(folder, MANIFEST)
-    if storage.exists(path) and _kind_of(path) != KIND:
-        raise UsageError(f"{path} is not the manifest of a TFRecord dataset, but of {_kind_of(path)}")
+    kind = _kind_of(path) if storage.exists(path) else KIND
+    if kind != KIND:
+        raise UsageError(f"{path} is not the manifest of a TFRecord dataset, but of {kind}")
 
 
 def _kind_of(manifest: str) -> str:

@@ -36,6 +36,7 @@ class Split:
       bytes: of its files.
       shards: its files, sorted by name.
       classes: how many images have each label, for every label of the class list.
+      boxes: how many boxes each category has, for every one of the list of categories.
       unlabelled: images without a label.
       mean_rgb: mean of the pixels, 0..255; see :func:`~beam_vision.records.encode.pixel_sums`.
       std_rgb: their standard deviation.
@@ -48,6 +49,7 @@ class Split:
     unlabelled: int
     mean_rgb: list[float]
     std_rgb: list[float]
+    boxes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,13 @@ class DatasetManifest:
       inputs, outputs, failed, already_done: ``inputs == outputs + failed + already_done``, where
         ``already_done`` counts images in shards that were kept from an earlier run.
       failed_by_reason: failed, by reason.
+      box_classes: the categories of boxes; the id of one is its place in it, from 1. Empty: no boxes.
+      boxes: how many boxes each category has.
+      most_boxes: boxes of the image that has the most.
+      boxes_clipped: boxes that left their image and were cut at its edge.
+      annotations_failed: annotations of written images that could not be used; they stand in
+        ``annotation_failures/``, and their images are not counted as failed.
+      annotations_failed_by_reason: these, by reason.
     """
 
     run_id: str
@@ -85,6 +94,12 @@ class DatasetManifest:
     failed: int
     already_done: int
     failed_by_reason: dict[str, int] = field(default_factory=dict)
+    box_classes: list[str] = field(default_factory=list)
+    boxes: dict[str, int] = field(default_factory=dict)
+    most_boxes: int = 0
+    boxes_clipped: int = 0
+    annotations_failed: int = 0
+    annotations_failed_by_reason: dict[str, int] = field(default_factory=dict)
     kind: str = KIND
     format_version: int = FORMAT_VERSION
 
@@ -114,7 +129,7 @@ class DatasetManifest:
         if value.get("format_version", 0) > FORMAT_VERSION:
             raise UsageError(f"{path} was written by a newer beam-vision; upgrade to read it")
         try:
-            known = {name: value[name] for name in cls.__dataclass_fields__}
+            known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
             known["splits"] = {
                 name: Split(**{**split, "shards": [Shard(**shard) for shard in split["shards"]]})
                 for name, split in value["splits"].items()
@@ -143,18 +158,22 @@ def read_manifest(folder: str) -> DatasetManifest:
     return DatasetManifest.from_json(value, path=path)
 
 
-def summarise(split: str, infos: Sequence[ShardInfo], classes: Sequence[str]) -> Split:
+def summarise(
+    split: str, infos: Sequence[ShardInfo], classes: Sequence[str], box_classes: Sequence[str] = ()
+) -> Split:
     """What the manifest says of one split, from the side-cars of its shards."""
     own = sorted((info for info in infos if info.split == split), key=lambda info: info.name)
-    counts: Counter[str] = Counter()
+    counts, boxes = Counter[str](), Counter[str]()
     for info in own:
         counts.update(info.classes)
+        boxes.update(info.boxes)
     pixels = sum((info.pixels for info in own), PixelSums())
     return Split(
         images=sum(info.images for info in own),
         bytes=sum(info.bytes for info in own),
         shards=[Shard(info.name, info.images, info.bytes, info.sha256) for info in own],
         classes={label: counts[label] for label in classes},
+        boxes={name: boxes[name] for name in box_classes},
         unlabelled=sum(info.unlabelled for info in own),
         mean_rgb=pixels.mean,
         std_rgb=pixels.std,

@@ -1,4 +1,4 @@
-"""What is in records as TFXIO reads them: features, their types and presence, and the labels."""
+"""What is in records as TFXIO reads them: features, their types and presence, labels and categories."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from beam_vision.records.example import CLASS_TEXT
+from beam_vision.records.example import BOX_TEXT, CLASS_TEXT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,11 +47,13 @@ class Observed:
       records: how many there are.
       features: by name.
       classes: how many values each label has.
+      boxes: how many boxes each category has.
     """
 
     records: int = 0
     features: Mapping[str, FeatureSeen] = field(default_factory=dict)
     classes: Mapping[str, int] = field(default_factory=dict)
+    boxes: Mapping[str, int] = field(default_factory=dict)
 
 
 def observe(batch: pa.RecordBatch) -> Observed:
@@ -66,25 +68,29 @@ def observe(batch: pa.RecordBatch) -> Observed:
         lengths = pc.min_max(pc.list_value_length(column))
         kinds = frozenset({_kind(column.type.value_type)})
         features[name] = FeatureSeen(present, lengths["min"].as_py(), lengths["max"].as_py(), kinds)
-    classes: dict[str, int] = {}
-    if CLASS_TEXT in features:
-        labels = batch.column(batch.schema.get_field_index(CLASS_TEXT)).flatten()
-        counts = pc.value_counts(labels).to_pylist()
-        classes = {_text(found["values"]): found["counts"] for found in counts}
-    return Observed(batch.num_rows, features, classes)
+    texts = {name: _counts(batch, name) if name in features else {} for name in (CLASS_TEXT, BOX_TEXT)}
+    return Observed(batch.num_rows, features, classes=texts[CLASS_TEXT], boxes=texts[BOX_TEXT])
 
 
 def merge(parts: Iterable[Observed]) -> Observed:
     """All parts together."""
     records = 0
     features: dict[str, FeatureSeen] = {}
-    classes: Counter[str] = Counter()
+    classes, boxes = Counter[str](), Counter[str]()
     for part in parts:
         records += part.records
         classes.update(part.classes)
+        boxes.update(part.boxes)
         for name, seen in part.features.items():
             features[name] = features[name].merged(seen) if name in features else seen
-    return Observed(records, features, dict(classes))
+    return Observed(records, features, dict(classes), dict(boxes))
+
+
+def _counts(batch: pa.RecordBatch, name: str) -> dict[str, int]:
+    import pyarrow.compute as pc
+
+    values = batch.column(batch.schema.get_field_index(name)).flatten()
+    return {_text(found["values"]): found["counts"] for found in pc.value_counts(values).to_pylist()}
 
 
 def _kind(value_type: pa.DataType) -> str:

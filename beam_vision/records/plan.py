@@ -11,10 +11,18 @@ from beam_vision.records.splits import SplitRule
 
 @dataclass(frozen=True)
 class DatasetPlan:
-    """What a dataset will be: how many shards each split has, and its class list."""
+    """What a dataset will be.
+
+    Attributes:
+      shards: how many each split has.
+      classes: the class list; a label's id is its place in it, from 0.
+      box_classes: the categories of boxes; the id of one is its place in it, from 1. Empty: no image has a
+        box.
+    """
 
     shards: Mapping[str, int]
     classes: Sequence[str]
+    box_classes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

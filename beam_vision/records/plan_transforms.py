@@ -11,6 +11,7 @@ import beam_vision.coders  # noqa: F401
 from beam_vision import metrics, storage
 from beam_vision.errors import Stage
 from beam_vision.failures import FAILED, Guard
+from beam_vision.images.annotated import categorised
 from beam_vision.records.layout import MANIFEST, shard_count, shard_of
 from beam_vision.records.plan import DatasetPlan, Job
 from beam_vision.records.shard import Item, fingerprint
@@ -47,7 +48,8 @@ class PlanShards(beam.PTransform):
 
     Args:
       job: what is asked for.
-      classes: the class list; empty: all labels of the refs, sorted.
+      classes: the class list, of labels and of boxes; empty: all labels of the refs, sorted, and all
+        categories of their boxes, sorted.
     """
 
     def __init__(self, job: Job, *, classes: Iterable[str] = ()) -> None:
@@ -72,9 +74,9 @@ class PlanShards(beam.PTransform):
             >> beam.MapTuple(lambda split, item: (split, item.n_bytes)).with_output_types(tuple[str, int])
             | "BytesPerSplit" >> beam.CombinePerKey(sum)
         )
-        labels = (
+        names = (
             refs
-            | "Labels" >> beam.FlatMap(lambda ref: ref.labels).with_output_types(str)
+            | "Names" >> beam.FlatMap(_names).with_output_types(tuple[bool, str])
             | "Distinct" >> beam.Distinct()
         )
         plan = (
@@ -82,7 +84,7 @@ class PlanShards(beam.PTransform):
             | "Once" >> beam.Create([None])
             | "Plan"
             >> beam.FlatMap(
-                _plan, self._job, self._classes, beam.pvalue.AsDict(sizes), beam.pvalue.AsList(labels)
+                _plan, self._job, self._classes, beam.pvalue.AsDict(sizes), beam.pvalue.AsList(names)
             ).with_output_types(DatasetPlan)
         )
         slotted = placed | "Slot" >> beam.Map(_slot, beam.pvalue.AsSingleton(plan)).with_output_types(
@@ -113,8 +115,14 @@ def _one_split(copies: tuple[str, Iterable[Item]], rule: SplitRule) -> Iterator[
     return ((split, item) for item in items)
 
 
+def _names(ref: ImageRef) -> Iterator[tuple[bool, str]]:
+    """Its labels, and the categories of its boxes: whether it is one of a box, and its name."""
+    yield from ((False, label) for label in ref.labels)
+    yield from ((True, name) for name in {box.label for box in categorised(ref).boxes})
+
+
 def _plan(
-    _: None, job: Job, classes: tuple[str, ...], sizes: dict[str, int], labels: list[str]
+    _: None, job: Job, classes: tuple[str, ...], sizes: dict[str, int], names: list[tuple[bool, str]]
 ) -> Iterator[DatasetPlan]:
     """The plan, unless there is no image. From here on an earlier dataset in the folder is no more."""
     if sizes:
@@ -122,7 +130,14 @@ def _plan(
         shards = {
             split: shard_count(sizes.get(split, 0), job.target_shard_bytes) for split in job.rule.splits
         }
-        yield DatasetPlan(shards, classes or tuple(sorted(labels)))
+        labels, categories = (
+            sorted(name for is_box, name in names if is_box is kind) for kind in (False, True)
+        )
+        yield DatasetPlan(
+            shards,
+            classes or tuple(labels),
+            classes if classes and categories else tuple(categories),
+        )
 
 
 def _slot(placed: tuple[str, Item], plan: DatasetPlan) -> tuple[Slot, Item]:

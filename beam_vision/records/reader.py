@@ -19,8 +19,9 @@ from beam_vision.errors import UsageError, VisionError
 from beam_vision.images import codec
 from beam_vision.images.geometry import VALUE_RANGES, normalize
 from beam_vision.records.ahead import cores
-from beam_vision.records.example import CLASS_LABEL, ENCODED, KEY
+from beam_vision.records.example import ENCODED, KEY
 from beam_vision.records.manifest import DatasetManifest, Split, read_manifest
+from beam_vision.records.targets import TARGETS, BoxTargets, LabelTargets, Targets
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -53,6 +54,8 @@ def load_dataset(
     *,
     batch_size: int,
     image_size: tuple[int, int],
+    targets: str = "labels",
+    max_boxes: int = 0,
     resize: str = "stretch",
     interpolation: str = "bilinear",
     value_range: str = "0..255",
@@ -65,16 +68,22 @@ def load_dataset(
     num_parallel: int = 0,
     prefetch: int = 2,
 ) -> tf.data.Dataset:
-    """A split as batches ``(images, labels)``; the same arguments give the same batches in the same order.
+    """A split as batches ``(images, targets)``; the same arguments give the same batches in the same order.
 
-    ``images`` is float32 ``[N, height, width, 3]`` RGB in ``value_range``. ``labels`` is int64 ``[N]``, the
-    label's place in the manifest's class list (-1 without a label); where the dataset has images with
-    several labels it is float32 ``[N, classes]`` of zeros and ones.
+    ``images`` is float32 ``[N, height, width, 3]`` RGB in ``value_range``. The targets ``labels`` are int64
+    ``[N]``, the label's place in the manifest's class list (-1 without a label); where the dataset has
+    images with several labels, float32 ``[N, classes]`` of zeros and ones.
+
+    The targets ``boxes`` are what Keras's detectors train on: ``{"boxes": float32 [N, M, 4], "labels": int64
+    [N, M]}``, xyxy in pixels of ``images`` (``bounding_box_format="xyxy"``) and places in the manifest's
+    ``box_classes``, filled up to M with boxes of zeros and labels of -1. Crowds are left out.
 
     Args:
       folder: the dataset's.
       split: its name.
       image_size: (height, width) in pixels.
+      targets: ``labels`` or ``boxes``.
+      max_boxes: M, of an image with more boxes the first; 0: none has more (the manifest's ``most_boxes``).
       resize: ``stretch``, ``letterbox`` or ``center_crop``.
       interpolation: see :class:`~beam_vision.images.codec.DecodeSettings`.
       value_range: see :func:`~beam_vision.images.geometry.normalize`.
@@ -89,7 +98,7 @@ def load_dataset(
       prefetch: batches made ready while the model works.
 
     Raises:
-      UsageError: no such dataset or split, or a value out of its range.
+      UsageError: no such dataset or split, no boxes in it, or a value out of its range.
     """
     tf = deps.need("tensorflow")
     if value_range not in VALUE_RANGES:
@@ -97,7 +106,8 @@ def load_dataset(
     manifest = read_manifest(folder)
     info = _split(manifest, split, folder)
     settings = decode_settings(image_size, resize=resize, interpolation=interpolation)
-    decoder = _Decoder(settings, image_size, manifest, threads=num_parallel or cores())
+    wanted = _targets(targets, manifest, image_size, max_boxes)
+    decoder = _Decoder(settings, image_size, wanted, threads=num_parallel or cores())
     data = _records(folder, info, shuffle=shuffle, seed=seed)
     image_bytes = info.bytes // max(info.images, 1)
     if cache:
@@ -119,6 +129,14 @@ def load_dataset(
     options = tf.data.Options()
     options.deterministic = True
     return data.prefetch(prefetch).with_options(options)
+
+
+def _targets(targets: str, manifest: DatasetManifest, image_size: tuple[int, int], max_boxes: int) -> Targets:
+    if targets not in TARGETS:
+        raise UsageError(f"targets {targets!r} is none of {', '.join(TARGETS)}")
+    if max_boxes < 0:
+        raise UsageError(f"max_boxes {max_boxes} is less than 0")
+    return BoxTargets(manifest, image_size, max_boxes) if targets == "boxes" else LabelTargets(manifest)
 
 
 def _split(manifest: DatasetManifest, split: str, folder: str) -> Split:
@@ -147,28 +165,23 @@ def _normalized(data: tf.data.Dataset, value_range: str) -> tf.data.Dataset:
     """Batches of uint8 pixels -> float32 in ``value_range``, exactly as serving does it."""
     tf = deps.need("tensorflow")
 
-    def bring(pixels: Any, labels: Any) -> tuple[Any, Any]:
+    def bring(pixels: Any, targets: Any) -> tuple[Any, Any]:
         images = tf.numpy_function(lambda batch: normalize(batch, value_range), [pixels], tf.float32)
         images.set_shape(pixels.shape)
-        return images, labels
+        return images, targets
 
     return data.map(tf.autograph.experimental.do_not_convert(bring), num_parallel_calls=_BATCHES_AT_ONCE)
 
 
 class _Decoder:
-    """Batches of records -> batches of uint8 pixels, decoded in threads, and labels."""
+    """Batches of records -> batches of uint8 pixels, decoded in threads, and targets."""
 
     def __init__(
-        self,
-        settings: codec.DecodeSettings,
-        image_size: tuple[int, int],
-        manifest: DatasetManifest,
-        *,
-        threads: int,
+        self, settings: codec.DecodeSettings, image_size: tuple[int, int], targets: Targets, *, threads: int
     ) -> None:
         self._settings = settings
         self._shape = (*image_size, 3)
-        self._multi_hot = len(manifest.classes) if manifest.multi_label else 0
+        self._targets = targets
         self._pool = _pool(threads)
 
     def decode(self, data: tf.data.Dataset) -> tf.data.Dataset:
@@ -177,38 +190,32 @@ class _Decoder:
         return data.map(plain(self._parse)).map(plain(self._decode), num_parallel_calls=_BATCHES_AT_ONCE)
 
     def _parse(self, serialized: Any) -> tuple[Any, Any, Any]:
-        """Serialized records -> encoded images, keys, labels."""
+        """Serialized records -> encoded images, keys, what the targets are made of."""
         tf = deps.need("tensorflow")
         one = tf.io.FixedLenFeature([], tf.string)
-        found = tf.io.parse_example(
-            serialized, {ENCODED: one, KEY: one, CLASS_LABEL: tf.io.VarLenFeature(tf.int64)}
-        )
-        ids = found[CLASS_LABEL]
-        if self._multi_hot:
-            labels = tf.cast(tf.sparse.to_indicator(ids, self._multi_hot), tf.float32)
-        else:
-            one_column = tf.sparse.reset_shape(ids, [ids.dense_shape[0], 1])
-            labels = tf.sparse.to_dense(one_column, default_value=-1)[:, 0]
-        return found[ENCODED], found[KEY], labels
+        found = tf.io.parse_example(serialized, {ENCODED: one, KEY: one, **self._targets.features()})
+        return found[ENCODED], found[KEY], self._targets.parsed(found)
 
-    def _decode(self, encoded: Any, keys: Any, labels: Any) -> tuple[Any, Any]:
+    def _decode(self, encoded: Any, keys: Any, parsed: Any) -> tuple[Any, Any]:
         tf = deps.need("tensorflow")
-        pixels = tf.numpy_function(self._decode_batch, [encoded, keys], tf.uint8)
+        pixels, affines = tf.numpy_function(self._decode_batch, [encoded, keys], [tf.uint8, tf.float64])
         pixels.set_shape([None, *self._shape])
-        return pixels, labels
+        return pixels, self._targets.placed(parsed, affines)
 
-    def _decode_batch(self, encoded: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    def _decode_batch(self, encoded: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         out = np.empty((len(encoded), *self._shape), np.uint8)
+        affines = np.empty((len(encoded), 4))
 
         def decode_one(place: int) -> None:
             try:
-                out[place] = codec.decode(encoded[place], self._settings).pixels
+                image = codec.decode(encoded[place], self._settings)
             except VisionError as error:
                 raise ValueError(f"image {keys[place].decode()}: {error}") from error
+            out[place], affines[place] = image.pixels, image.affine
 
         for _ in self._pool.map(decode_one, range(len(encoded))):
             pass
-        return out
+        return out, affines
 
 
 @functools.lru_cache(maxsize=8)

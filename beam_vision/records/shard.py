@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 import google_crc32c
@@ -16,10 +16,11 @@ from beam_vision.records.encode import EncodeSettings, PixelSums
 from beam_vision.records.layout import side_car_name
 from beam_vision.types import EncodedImage, Failure, ImageRef
 
-WRITER_VERSION = 1
+WRITER_VERSION = 2
 """Raised when the same plan would be written differently: shards of earlier versions are then redone."""
 
 _CHUNK_BYTES = 2**20
+_FAILURES = ("failures", "annotation_failures")
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,18 @@ class ShardPlan:
     items: Sequence[Item]
     moved: int = 0
 
-    def digest(self, settings: EncodeSettings, classes: Sequence[str]) -> str:
+    def digest(
+        self, settings: EncodeSettings, classes: Sequence[str], box_classes: Sequence[str] = ()
+    ) -> str:
         """What decides the shard's bytes."""
-        items = [[asdict(item.ref), item.sha256] for item in self.items]
-        return settings_digest([WRITER_VERSION, self.name, settings.digest, list(classes), self.moved, items])
+        items = [[_plain(item.ref), item.sha256] for item in self.items]
+        lists = [list(classes), list(box_classes)]
+        return settings_digest([WRITER_VERSION, self.name, settings.digest, *lists, self.moved, items])
+
+
+def _plain(ref: ImageRef) -> dict[str, Any]:
+    """A ref as JSON values; numbers of boxes as text, since an annotation file may say NaN."""
+    return {**asdict(ref), "boxes": [list(map(str, astuple(box))) for box in ref.boxes]}
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,11 @@ class ShardInfo:
       moved: see :class:`ShardPlan`.
       encoded_anew: images that weren't stored as the file they were.
       pixels: sums over the images' pixels.
+      boxes: how many boxes each category has.
+      most_boxes: boxes of the image that has the most.
+      boxes_clipped: boxes that left their image and were cut at its edge.
       failures: images of the plan that aren't in it; their run is the one that reports them.
+      annotation_failures: annotations of its images that aren't in it.
       kept: whether it was there already.
     """
 
@@ -100,7 +113,11 @@ class ShardInfo:
     moved: int
     encoded_anew: int
     pixels: PixelSums
+    boxes: Mapping[str, int] = field(default_factory=dict)
+    most_boxes: int = 0
+    boxes_clipped: int = 0
     failures: Sequence[Failure] = ()
+    annotation_failures: Sequence[Failure] = ()
     kept: bool = field(default=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -108,7 +125,9 @@ class ShardInfo:
         value = asdict(self)
         del value["kept"]
         value["classes"] = dict(sorted(self.classes.items()))
-        value["failures"] = [{**asdict(f), "run_id": "", "attempt": 1} for f in self.failures]
+        value["boxes"] = dict(sorted(self.boxes.items()))
+        for name in _FAILURES:
+            value[name] = [{**asdict(f), "run_id": "", "attempt": 1} for f in getattr(self, name)]
         return value
 
     @classmethod
@@ -117,8 +136,8 @@ class ShardInfo:
         pixels = PixelSums(
             value["pixels"]["count"], *(tuple(value["pixels"][name]) for name in ("sums", "squares"))
         )
-        failures = tuple(Failure(**failure) for failure in value["failures"])
-        return cls(**{**value, "pixels": pixels, "failures": failures, "kept": kept})
+        failures = {name: tuple(Failure(**failure) for failure in value.get(name, ())) for name in _FAILURES}
+        return cls(**{**value, **failures, "pixels": pixels, "kept": kept})
 
 
 def finished(folder: str, plan: ShardPlan, digest: str, *, retry_failed: bool = False) -> ShardInfo | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from beam_vision import deps, storage
+from beam_vision.records import label_map
 from beam_vision.records.check import Checked, Place, Problem
-from beam_vision.records.layout import SCHEMA, is_shard, side_car_name
+from beam_vision.records.layout import LABEL_MAP, SCHEMA, is_shard, side_car_name
 from beam_vision.records.manifest import DatasetManifest, Shard
 from beam_vision.records.schema import from_text
 
@@ -41,24 +42,47 @@ def read_schema(folder: str) -> tuple[Any, list[Problem]]:
         return None, [Problem(SCHEMA, "", str(error))]
 
 
+def check_label_map(folder: str, manifest: DatasetManifest) -> list[Problem]:
+    """Whether the label map is that of the manifest's list of categories; without one there is none."""
+    path = storage.join(folder, LABEL_MAP)
+    if not manifest.box_classes:
+        return [Problem(LABEL_MAP, "", "the manifest has no boxes")] if storage.exists(path) else []
+    if not storage.exists(path):
+        return [Problem(LABEL_MAP, "", "missing")]
+    if storage.read_bytes(path) != label_map.to_text(manifest.box_classes).encode():
+        return [Problem(LABEL_MAP, "", "its ids are not those of the manifest's list of categories")]
+    return []
+
+
 def check_counts(manifest: DatasetManifest, checked: Iterable[Checked]) -> list[Problem]:
-    """Whether the class histogram of each split is the manifest's."""
+    """Whether each split has as many images with each label, and boxes of each category, as the manifest
+    says."""
+    checked = list(checked)
     problems = []
-    found: dict[str, Counter[str]] = {name: Counter() for name in manifest.splits}
-    for shard in checked:
-        found.setdefault(shard.split, Counter()).update(shard.classes)
     for name, split in manifest.splits.items():
-        told = {label: n for label, n in split.classes.items() if n}
-        if dict(found[name]) != told:
-            label = min(set(found[name].items()) ^ set(told.items()))[0]
-            problems.append(
-                Problem(
-                    "",
-                    f"split {name}",
-                    f"{found[name][label]} images have label {label!r}, by the manifest {told.get(label, 0)}",
-                )
-            )
+        shards = [shard for shard in checked if shard.split == name]
+        found = _first_difference((shard.classes for shard in shards), split.classes)
+        if found is not None:
+            label, images, told = found
+            what = f"{images} images have label {label!r}, by the manifest {told}"
+            problems.append(Problem("", f"split {name}", what))
+        found = _first_difference((shard.boxes for shard in shards), split.boxes)
+        if found is not None and manifest.box_classes:
+            label, boxes, told = found
+            what = f"{boxes} boxes are of category {label!r}, by the manifest {told}"
+            problems.append(Problem("", f"split {name}", what))
     return problems
+
+
+def _first_difference(
+    counts: Iterable[Mapping[str, int]], told: Mapping[str, int]
+) -> tuple[str, int, int] | None:
+    """The first name whose counts together aren't as told, its count and what was told."""
+    found: Counter[str] = Counter()
+    for count in counts:
+        found.update(count)
+    names = sorted(name for name in found.keys() | told.keys() if found[name] != told.get(name, 0))
+    return (names[0], found[names[0]], told.get(names[0], 0)) if names else None
 
 
 def class_counts(manifest: DatasetManifest) -> dict[str, int]:

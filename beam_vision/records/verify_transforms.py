@@ -25,7 +25,8 @@ _PROBLEMS = "problems"
 
 
 class VerifyDataset(beam.PTransform):
-    """PBegin -> exactly one dict: ``{"problems": [text], "splits": {name: {"shards", "images", "bytes"}}}``.
+    """PBegin -> exactly one dict:
+    ``{"problems": [text], "splits": {name: {"shards", "images", "bytes", "boxes"}}}``.
 
     Args:
       folder: the dataset's.
@@ -91,11 +92,13 @@ class _CheckShard(beam.DoFn):
 
     def setup(self) -> None:
         self._pool = ThreadPoolExecutor(cores(), "verify")
+        manifest = self._manifest
+        built = schema.build(manifest.classes, box_classes=manifest.box_classes)
         feature_schema, _ = verify.read_schema(self._folder)
         self._checker = ShardChecker(
             self._folder,
             self._manifest,
-            kinds=verify.kinds_of(feature_schema or schema.build(self._manifest.classes)),
+            kinds=verify.kinds_of(feature_schema or built),
             decode=self._decode,
             pool=self._pool,
         )
@@ -126,17 +129,20 @@ def _report(
 ) -> dict[str, Any]:
     """Puts everything together and writes it. Counts are compared only where no file is at fault."""
     feature_schema, found = verify.read_schema(folder)
+    found += verify.check_label_map(folder, manifest)
     found += [*missing, *sorted(problems, key=lambda p: (p.shard, not p.where, p.where, p.what))]
     if not found:
         found = verify.check_counts(manifest, checked)
     if not found:
-        said = schema.violations(feature_schema, observed, verify.class_counts(manifest))
+        boxes = manifest.boxes if manifest.box_classes else None
+        said = schema.violations(feature_schema, observed, verify.class_counts(manifest), boxes)
         found = [Problem("", "read through TFXIO", what) for what in said]
     splits = {
         name: {
             "shards": sum(shard.split == name for shard in checked),
             "images": sum(shard.images for shard in checked if shard.split == name),
             "bytes": sum(shard.bytes for shard in checked if shard.split == name),
+            "boxes": sum(sum(shard.boxes.values()) for shard in checked if shard.split == name),
         }
         for name in manifest.splits
     }

@@ -93,7 +93,7 @@ class _WriteShard(beam.DoFn):
         moved = sum(self._job.rule.wanted(item.ref, item.sha256) != split for item in items)
         plan = ShardPlan(shard_name(split, index, dataset.shards[split]), split, items, moved)
         if self._writer is None:
-            self._writer = ShardWriter(self._job, dataset.classes, read=self._read)
+            self._writer = ShardWriter(self._job, dataset.classes, dataset.box_classes, read=self._read)
         times: queue.SimpleQueue[float] = queue.SimpleQueue()
         return _Begun(self._background.submit(self._writer.write_or_keep, plan, times.put), times)
 

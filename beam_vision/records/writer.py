@@ -14,15 +14,17 @@ import google_crc32c
 
 from beam_vision import storage
 from beam_vision.errors import Reason, Stage, VisionError
-from beam_vision.failures import Guard
+from beam_vision.failures import Guard, shorten
 from beam_vision.records.ahead import cores, map_ahead
+from beam_vision.records.annotate import Annotated, annotate
 from beam_vision.records.encode import PixelSums, store
 from beam_vision.records.example import Record, to_example
+from beam_vision.records.label_map import box_ids
 from beam_vision.records.layout import side_car_name
 from beam_vision.records.plan import Job
 from beam_vision.records.shard import Item, ShardInfo, ShardPlan, finished
 from beam_vision.tfrecord_io import write_record
-from beam_vision.types import Failure
+from beam_vision.types import Failure, Fault
 
 Read = Callable[[str], bytes]
 """Gives the bytes of a file by its URI; raises ``VisionError`` when it can't."""
@@ -37,7 +39,9 @@ class Written:
     """One image ready for its shard: the serialized record and what of it is counted."""
 
     record: bytes
+    key: str
     labels: tuple[str, ...]
+    annotated: Annotated
     pixels: PixelSums
     encoded_anew: bool
     encode_sec: float
@@ -52,12 +56,17 @@ class ShardWriter:
     Args:
       job: what is asked for.
       classes: the class list.
+      box_classes: the categories of boxes.
       read: gives a file's bytes.
     """
 
-    def __init__(self, job: Job, classes: Sequence[str], *, read: Read) -> None:
+    def __init__(
+        self, job: Job, classes: Sequence[str], box_classes: Sequence[str] = (), *, read: Read
+    ) -> None:
         self._job = job
         self._classes = list(classes)
+        self._box_classes = list(box_classes)
+        self._box_ids = box_ids(box_classes)
         self._ids = {label: number for number, label in enumerate(classes)}
         self._read = read
         self._threads = job.threads or cores()
@@ -75,7 +84,7 @@ class ShardWriter:
         """:meth:`write`, unless the job resumes and an earlier run has finished the same shard."""
         job = self._job
         if job.resume:
-            digest = plan.digest(job.settings, self._classes)
+            digest = self._digest(plan)
             info = finished(job.folder, plan, digest, retry_failed=job.retry_failed)
             if info is not None:
                 return info
@@ -90,7 +99,7 @@ class ShardWriter:
         """
         side_car = storage.join(self._job.folder, side_car_name(plan.name))
         storage.delete(side_car)  # never beside a shard that it doesn't describe
-        tally = _Tally()
+        tally = _Tally(self._job)
         with storage.open_write(storage.join(self._job.folder, plan.name)) as file:
             hashing = _HashingFile(file)
             for result in self._results(plan.items):
@@ -98,9 +107,12 @@ class ShardWriter:
                 if isinstance(result, Written):
                     write_record(hashing, result.record)  # type: ignore[arg-type]
                     on_written(result.encode_sec)
-        info = tally.info(plan, plan.digest(self._job.settings, self._classes), hashing)
+        info = tally.info(plan, self._digest(plan), hashing)
         storage.write_json(side_car, info.to_json())
         return info
+
+    def _digest(self, plan: ShardPlan) -> str:
+        return plan.digest(self._job.settings, self._classes, self._box_classes)
 
     def _results(self, items: Sequence[Item]) -> Iterator[Written | Failure]:
         """What became of each item, in order."""
@@ -135,7 +147,8 @@ class ShardWriter:
         start = time.perf_counter()
         ref = item.ref
         labels = tuple(dict.fromkeys(ref.labels))
-        stored = store(data, self._job.settings, ref.boxes)
+        stored = store(data, self._job.settings)
+        annotated = annotate(ref, stored, self._box_ids)
         record = Record(
             key=ref.key,
             uri=ref.uri,
@@ -147,11 +160,15 @@ class ShardWriter:
             labels=labels,
             label_ids=[self._ids[label] for label in labels],
             attributes=ref.attributes,
-            boxes=stored.boxes,
+            boxes=annotated.boxes,
+            box_ids=[self._box_ids[box.label] for box in annotated.boxes],
+            for_detection=bool(self._box_ids),
         )
         return Written(
             record=to_example(record),
+            key=ref.key,
             labels=labels,
+            annotated=annotated,
             pixels=stored.pixels,
             encoded_anew=stored.data is not data,
             encode_sec=time.perf_counter() - start,
@@ -175,11 +192,15 @@ class _HashingFile:
 class _Tally:
     """Counts what goes into a shard."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: Job) -> None:
+        self._job = job
         self.images = self.unlabelled = self.most_labels = self.encoded_anew = 0
+        self.most_boxes = self.boxes_clipped = 0
         self.classes: Counter[str] = Counter()
+        self.boxes: Counter[str] = Counter()
         self.pixels = PixelSums()
         self.failures: list[Failure] = []
+        self.annotation_failures: list[Failure] = []
 
     def add(self, result: Written | Failure) -> None:
         if isinstance(result, Failure):
@@ -191,6 +212,15 @@ class _Tally:
         self.most_labels = max(self.most_labels, len(result.labels))
         self.encoded_anew += result.encoded_anew
         self.pixels += result.pixels
+        annotated = result.annotated
+        self.boxes.update(box.label for box in annotated.boxes)
+        self.most_boxes = max(self.most_boxes, len(annotated.boxes))
+        self.boxes_clipped += annotated.clipped
+        self.annotation_failures += [self._failure(result.key, fault) for fault in annotated.faults]
+
+    def _failure(self, key: str, fault: Fault) -> Failure:
+        stage, detail = Stage.ANNOTATION.value, shorten(fault.detail)
+        return Failure(key, fault.place, stage, fault.reason, detail, self._job.attempt, self._job.run_id)
 
     def info(self, plan: ShardPlan, plan_digest: str, file: _HashingFile) -> ShardInfo:
         return ShardInfo(
@@ -206,5 +236,9 @@ class _Tally:
             moved=plan.moved,
             encoded_anew=self.encoded_anew,
             pixels=self.pixels,
+            boxes=dict(self.boxes),
+            most_boxes=self.most_boxes,
+            boxes_clipped=self.boxes_clipped,
             failures=tuple(self.failures),
+            annotation_failures=tuple(self.annotation_failures),
         )

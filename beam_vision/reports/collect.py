@@ -9,11 +9,14 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from typing import Generic, TypeVar
 
 from beam_vision import storage, table
 from beam_vision.digest import fraction
 from beam_vision.reports.data import ClassSheet, FailureGroup, Shown
 from beam_vision.types import Failure
+
+T = TypeVar("T")
 
 MAX_CLASSES = 40
 IMAGES_PER_CLASS = 10
@@ -41,22 +44,22 @@ def read_rows(folder: str) -> Iterator[Shown]:
                     yield Shown(**row)
 
 
-class _Lowest:
-    """Keeps the ``most`` items of lowest rank, of any number offered."""
+class Lowest(Generic[T]):
+    """Keeps the ``most`` items of lowest rank, of any number offered; ties go by key."""
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.heap: list[tuple[float, str, Shown]] = []
+        self.heap: list[tuple[float, str, T]] = []
 
-    def offer(self, rank: float, image: Shown) -> None:
-        """Keeps ``image`` if its rank is among the lowest so far; ties go by key."""
-        item = (-rank, image.key, image)
+    def offer(self, rank: float, key: str, image: T) -> None:
+        """Keeps ``image`` if its rank is among the lowest so far."""
+        item = (-rank, key, image)
         if len(self.heap) < self.most:
             heapq.heappush(self.heap, item)
         elif item > self.heap[0]:
             heapq.heapreplace(self.heap, item)
 
-    def images(self) -> list[Shown]:
+    def images(self) -> list[T]:
         """What was kept, lowest rank first."""
         return [image for _, _, image in sorted(self.heap, key=lambda item: (-item[0], item[1]))]
 
@@ -85,18 +88,18 @@ def overview(rows: Iterable[Shown], *, max_classes: int = MAX_CLASSES) -> Overvi
     totals: Counter[str] = Counter()
     known: Counter[str] = Counter()
     right: Counter[str] = Counter()
-    samples: defaultdict[str, _Lowest] = defaultdict(lambda: _Lowest(IMAGES_PER_CLASS))
-    wrongs: defaultdict[str, _Lowest] = defaultdict(lambda: _Lowest(MAX_WRONG_PER_CLASS))
-    uncertain = _Lowest(MAX_UNCERTAIN)
+    samples: defaultdict[str, Lowest[Shown]] = defaultdict(lambda: Lowest(IMAGES_PER_CLASS))
+    wrongs: defaultdict[str, Lowest[Shown]] = defaultdict(lambda: Lowest(MAX_WRONG_PER_CLASS))
+    uncertain: Lowest[Shown] = Lowest(MAX_UNCERTAIN)
     for row in rows:
         name = row.label or row.prediction or "(no label)"
         totals[name] += 1
         if row.label is not None and row.prediction is not None:
             known[name] += 1
             right[name] += not row.wrong
-        (wrongs if row.wrong else samples)[name].offer(fraction(row.key), row)
+        (wrongs if row.wrong else samples)[name].offer(fraction(row.key), row.key, row)
         if row.score is not None:
-            uncertain.offer(row.score, row)
+            uncertain.offer(row.score, row.key, row)
     shown = sorted(totals, key=lambda name: (right[name] - known[name], name))[:max_classes]
     sheets = [
         ClassSheet(
@@ -107,7 +110,7 @@ def overview(rows: Iterable[Shown], *, max_classes: int = MAX_CLASSES) -> Overvi
     return Overview(sheets, len(totals), uncertain.images(), sum(known.values()), sum(right.values()))
 
 
-def _mixed(wrong: _Lowest, rest: _Lowest) -> list[Shown]:
+def _mixed(wrong: Lowest[Shown], rest: Lowest[Shown]) -> list[Shown]:
     return (wrong.images() + rest.images())[:IMAGES_PER_CLASS]
 
 

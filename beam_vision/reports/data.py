@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from beam_vision.reports.detection_data import DetectionReport
 from beam_vision.types import Failure
 
 
@@ -125,6 +126,7 @@ class Report:
       subtitle: what was run on what.
       highlights: a few figures with their names, for the top.
       classes_in_all: how many classes there are, when ``classes`` holds a part of them.
+      detection: the detection part.
     """
 
     title: str
@@ -137,5 +139,6 @@ class Report:
     queries: Sequence[Query] = ()
     failures: Sequence[FailureGroup] = ()
     confusion: Confusion | None = None
+    detection: DetectionReport | None = None
     facts: Sequence[Facts] = ()
     notes: Sequence[str] = ()

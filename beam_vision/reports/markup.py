@@ -54,3 +54,8 @@ def tag(name: str, /, *children: Any, **attributes: Any) -> Markup:
     if name in VOID:
         return Markup(start)
     return Markup(f"{start}{join(children)}</{name}>")
+
+
+def amount(number: int, noun: str, several: str = "") -> str:
+    """A number with its noun: ``1 image``, ``2,000 images``; ``several`` where the plural isn't ``nouns``."""
+    return f"{number:,} {noun if number == 1 else several or noun + 's'}"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from beam_vision import storage
-from beam_vision.reports import sections
+from beam_vision.reports import detection_sections, sections
 from beam_vision.reports.data import Report, Shown
-from beam_vision.reports.markup import Markup, tag
-from beam_vision.reports.style import CSS
-from beam_vision.reports.thumbnails import thumbnails
-
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-"""Content security policy: even markup that slipped through could load and run nothing."""
+from beam_vision.reports.detection import load_scenes, scenes_of
+from beam_vision.reports.markup import Markup
+from beam_vision.reports.shell import Part, document
+from beam_vision.reports.thumbnails import Picture, thumbnails
 
 
 def write_report(path: str, report: Report) -> int:
@@ -22,7 +20,8 @@ def write_report(path: str, report: Report) -> int:
       Its size in bytes.
     """
     pictures = thumbnails(image.uri for image in images_of(report))
-    data = render(report, pictures).encode("utf-8")
+    scenes = load_scenes(scenes_of(report.detection)) if report.detection else {}
+    data = render(report, pictures, scenes).encode("utf-8")
     storage.write_bytes(path, data)
     return len(data)
 
@@ -36,34 +35,20 @@ def images_of(report: Report) -> list[Shown]:
     return found
 
 
-def render(report: Report, pictures: Mapping[str, str]) -> str:
+def render(report: Report, pictures: Mapping[str, str], scenes: Mapping[str, Picture] | None = None) -> str:
     """The page.
 
     Args:
       report: what to show.
       pictures: ``data:`` URIs of thumbnails, by the image's URI; an image without one is shown as a blank.
+      scenes: the images of the detection part, by URI.
     """
-    parts = _parts(report, pictures)
-    links = [tag("a", title, href=f"#{anchor}") for anchor, title, _ in parts]
-    body = tag(
-        "main",
-        sections.header(report),
-        tag("nav", links, aria_label="Sections") if links else None,
-        [tag("section", tag("h2", title), content, id=anchor) for anchor, title, content in parts],
-        _footer(report),
+    return document(
+        report.title, sections.header(report), _parts(report, pictures, scenes or {}), report.notes
     )
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", report.title),
-        tag("style", Markup(CSS)),
-    )
-    return "<!doctype html>\n" + tag("html", head, tag("body", body), lang="en") + "\n"
 
 
-def _parts(report: Report, pictures: Mapping[str, str]) -> Sequence[tuple[str, str, Markup]]:
+def _parts(report: Report, pictures: Mapping[str, str], scenes: Mapping[str, Picture]) -> list[Part]:
     """(anchor, title, content) of the sections that have something to show."""
     drawn = [
         ("stages", "Stages", bool(report.stages), lambda: sections.stages(report.stages)),
@@ -72,12 +57,12 @@ def _parts(report: Report, pictures: Mapping[str, str]) -> Sequence[tuple[str, s
         ("uncertain", "Least certain", bool(report.uncertain), lambda: sections.uncertain(report, pictures)),
         ("confusion", "Confusion", report.confusion is not None, lambda: sections.confusion(report)),
         ("classes", "Contact sheet", bool(report.classes), lambda: sections.classes(report, pictures)),
+        ("detection", "Detection", report.detection is not None, lambda: _detection(report, scenes)),
         ("facts", "Facts", bool(report.facts), lambda: sections.facts(report.facts)),
     ]
     return [(anchor, title, draw()) for anchor, title, present, draw in drawn if present]
 
 
-def _footer(report: Report) -> Markup | None:
-    if not report.notes:
-        return None
-    return tag("footer", [tag("p", note) for note in report.notes])
+def _detection(report: Report, scenes: Mapping[str, Picture]) -> Markup:
+    assert report.detection is not None
+    return detection_sections.section(report.detection, scenes)

@@ -89,7 +89,7 @@ def query(folder: str, statement: str) -> Iterator[Result]:
 def explained(error: Exception, columns: Sequence[str]) -> str:
     """A DuckDB error on one line, without its drawing of the place, and the columns there are."""
     text = " ".join(str(error).partition("\n\n")[0].split())
-    return f"{text} (columns: {', '.join(columns)})"
+    return f"{text} (the table is called images; its columns: {', '.join(columns)})"
 
 
 def _definitions(connection: Any, schema: pa.Schema) -> list[str]:

@@ -20,7 +20,7 @@ class Accounts:
 
     Attributes:
       inputs: images that came in.
-      outputs: rows that this run staged.
+      outputs: images whose rows this run staged.
       failed_by_reason: images in the dead letter.
       already_done: images left out because their rows are kept from an earlier run.
     """
@@ -40,8 +40,8 @@ class Accounts:
         found = self.outputs + self.failed + self.already_done
         if self.inputs != found:
             raise JobError(
-                f"{self.inputs} images came in, but {self.outputs} rows were made, {self.failed} images "
-                f"failed and {self.already_done} were done before: {found} in all; nothing was committed"
+                f"{self.inputs} images came in, but {self.outputs} came out, {self.failed} failed and "
+                f"{self.already_done} were done before: {found} in all; nothing was committed"
             )
 
 
@@ -64,6 +64,7 @@ class Commit:
 
 def plan_commit(
     output: OutputPlan,
+    settings: RowSettings,
     *,
     staged: Sequence[RowFile],
     kept: Sequence[RowFile],
@@ -72,7 +73,7 @@ def plan_commit(
     already_done: int,
     part_bytes: int = PART_BYTES,
 ) -> Commit:
-    """Checks the accounts and decides which parts to write. Of rows with one key the kept one stays.
+    """Checks the accounts and decides which parts to write. Of rows of one image the kept ones stay.
 
     Raises:
       JobError: images are unaccounted for; nothing came in, which is no reason to empty a table; or another
@@ -80,7 +81,7 @@ def plan_commit(
     """
     accounts = Accounts(
         inputs=inputs,
-        outputs=sum(file.rows for file in staged),
+        outputs=sum(file.images for file in staged),
         failed_by_reason=dead_letter.count(failures),
         already_done=already_done,
     )
@@ -92,7 +93,8 @@ def plan_commit(
     check_unchanged(output)
     files = sorted(kept, key=lambda file: (not file.is_part, file.path))
     files += sorted(staged, key=lambda file: file.path)
-    tasks, stay = plan_parts(files, find_repeated(files), run_id=output.run_id, part_bytes=part_bytes)
+    repeated = find_repeated(files, settings)
+    tasks, stay = plan_parts(files, repeated, run_id=output.run_id, part_bytes=part_bytes)
     return Commit(tasks=tuple(tasks), stay=tuple(stay), accounts=accounts, failures=tuple(failures))
 
 
@@ -147,6 +149,8 @@ def _manifest(parts: list[Part], run_id: str, settings: RowSettings, accounts: A
     return TableManifest(
         parts=parts,
         rows=sum(part.rows for part in parts),
+        images=sum(part.images for part in parts),
+        row_kind=settings.rows,
         run_id=run_id,
         task=settings.task,
         model_digest=settings.model_digest,

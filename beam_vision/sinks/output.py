@@ -151,10 +151,12 @@ def _differences(manifest: TableManifest, parts: list[str], settings: RowSetting
         for was, wanted in [(getattr(manifest, name), getattr(settings, name))]
         if was != wanted
     ]
+    if manifest.row_kind != settings.rows:
+        found.append(f"a row for each of its {manifest.row_kind}, not {settings.rows}")
     if not found and parts:
         with storage.open_read(parts[0]) as file:
             if not settings.made(pq.read_schema(file)):
-                found = ["other labels, or another top_k, threshold or activation"]
+                found = ["other labels, or another top_k, threshold, activation, NMS or tile size"]
     return found
 
 

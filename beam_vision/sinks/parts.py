@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,16 +27,20 @@ PART_BYTES = 128 * 2**20
 class RowFile:
     """A whole Parquet file of rows.
 
+    All rows of an image are in one file.
+
     Attributes:
       path: where it is.
       rows: how many it holds.
+      images: of how many images they are.
       size_bytes: how large it is.
-      key_hashes: the first 8 bytes of blake2b of each row's key, row after row.
+      key_hashes: the first 8 bytes of blake2b of each image's key.
       is_part: whether it is a part of the table already, and not a staged file.
     """
 
     path: str
     rows: int
+    images: int
     size_bytes: int
     key_hashes: bytes
     is_part: bool = False
@@ -62,13 +67,21 @@ def hash_keys(keys: Iterable[str]) -> bytes:
     return b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
 
 
-def stage(folder: str, rows: Sequence[Prediction], settings: RowSettings, run_id: str) -> RowFile:
-    """Writes rows to one Parquet file in ``folder``, named by its content."""
-    table = to_table(rows, settings, run_id)
+def stage(folder: str, images: Sequence[Sequence[Prediction]], settings: RowSettings, run_id: str) -> RowFile:
+    """Writes the rows of images to one Parquet file in ``folder``, named by its content.
+
+    Args:
+      images: for each image what its rows are made of. Of an image that comes twice the first stays; it
+        counts twice in ``images``, as it came in twice.
+    """
+    first: dict[str, Sequence[Prediction]] = {}
+    for rows in images:
+        first.setdefault(settings.image_key(rows[0]), rows)
+    table = to_table([row for rows in first.values() for row in rows], settings, run_id)
     data = to_parquet(table)
     path = storage.join(folder, f"{content_digest(data)[:32]}.parquet")
     storage.write_bytes(path, data)
-    return RowFile(path, table.num_rows, len(data), hash_keys(table["key"].to_pylist()))
+    return RowFile(path, table.num_rows, len(images), len(data), hash_keys(sorted(first)))
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -84,7 +97,8 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def read_kept(path: str, settings: RowSettings, *, is_part: bool) -> tuple[RowFile, list[str]] | None:
-    """A file of an earlier run with its keys; None when its rows were made with other settings."""
+    """A file of an earlier run with the keys of its images; None when its rows were made with other
+    settings."""
     import pyarrow.parquet as pq
 
     with storage.open_read(path) as file:
@@ -92,43 +106,43 @@ def read_kept(path: str, settings: RowSettings, *, is_part: bool) -> tuple[RowFi
         parquet = pq.ParquetFile(file)
         if not settings.made(parquet.schema_arrow):
             return None
-        keys = parquet.read(columns=["key"])["key"].to_pylist()
-    return RowFile(path, len(keys), size_bytes, hash_keys(keys), is_part), keys
+        column = parquet.read(columns=[settings.image_column])[settings.image_column]
+    keys = sorted(set(column.to_pylist()))
+    return RowFile(path, len(column), len(keys), size_bytes, hash_keys(keys), is_part), keys
 
 
-def find_repeated(files: Sequence[RowFile]) -> dict[str, tuple[int, ...]]:
-    """Rows whose key an earlier row has, as ``{path: row indices}``; earlier files and rows win.
+def find_repeated(files: Sequence[RowFile], settings: RowSettings) -> dict[str, tuple[int, ...]]:
+    """Rows of images that an earlier file has, as ``{path: row indices}``; the earlier file wins.
 
-    Hashes (8 bytes a row) find the candidates, in memory; then only their files' keys are read and compared.
+    Hashes (8 bytes an image) find the candidates, in memory; then only their files' keys are read and
+    compared.
     """
     if not files:
         return {}
-    hashes = np.concatenate([np.frombuffer(file.key_hashes, "<u8") for file in files])
-    _, group, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
-    candidates = np.flatnonzero(sizes[group] > 1)
-    if not candidates.size:
-        return {}
-    starts = np.cumsum([0, *(file.rows for file in files)])
-    keys: dict[int, list[str]] = {}
+    hashes = [np.frombuffer(file.key_hashes, "<u8") for file in files]
+    distinct, counts = np.unique(np.concatenate(hashes), return_counts=True)
+    twice = distinct[counts > 1]
     seen: set[str] = set()
-    repeated: dict[str, list[int]] = {}
-    for position in candidates:
-        which = int(np.searchsorted(starts, position, side="right")) - 1
-        row = int(position - starts[which])
-        if which not in keys:
-            keys[which] = _keys(files[which].path)
-        key = keys[which][row]
-        if key in seen:
-            repeated.setdefault(files[which].path, []).append(row)
-        seen.add(key)
-    return {path: tuple(rows) for path, rows in repeated.items()}
+    repeated: dict[str, tuple[int, ...]] = {}
+    for file, found in zip(files, hashes, strict=True):
+        if not np.isin(found, twice).any():
+            continue
+        keys = _image_keys(file.path, settings)
+        rows = tuple(row for row, key in enumerate(keys) if key in seen)
+        if rows:
+            repeated[file.path] = rows
+        images = sorted(set(keys))
+        candidates = np.isin(np.frombuffer(hash_keys(images), "<u8"), twice)
+        seen.update(itertools.compress(images, candidates))
+    return repeated
 
 
-def _keys(path: str) -> list[str]:
+def _image_keys(path: str, settings: RowSettings) -> list[str]:
+    """The key of the image that each row is of."""
     import pyarrow.parquet as pq
 
     with storage.open_read(path) as file:
-        return pq.read_table(file, columns=["key"])["key"].to_pylist()
+        return pq.read_table(file, columns=[settings.image_column])[settings.image_column].to_pylist()
 
 
 def plan_parts(
@@ -165,12 +179,15 @@ def plan_parts(
     for number, group in enumerate(groups):
         sources = tuple(Source(file.path, repeated.get(file.path, ())) for file in group)
         tasks.append(PartTask(f"part-{run_id}-{number:05d}.parquet", sources))
-    return tasks, [Part(file.path.rpartition("/")[2], file.rows, file.size_bytes) for file in stay]
+    return tasks, [
+        Part(file.path.rpartition("/")[2], file.rows, file.size_bytes, file.images) for file in stay
+    ]
 
 
 def write_part(task: PartTask, folder: str, settings: RowSettings) -> Part:
-    """Writes one part, rows sorted by key, into ``folder``. Doing it again gives the same file."""
+    """Writes one part, rows in the table's order, into ``folder``. Doing it again gives the same file."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     schema = settings.schema()
@@ -180,7 +197,7 @@ def write_part(task: PartTask, folder: str, settings: RowSettings) -> Part:
             table = pq.read_table(file)
         keep = np.setdiff1d(np.arange(table.num_rows), source.without)
         tables.append((table if not source.without else table.take(keep)).cast(schema))
-    whole = pa.concat_tables(tables).sort_by("key")
+    whole = pa.concat_tables(tables).sort_by([(name, "ascending") for name in settings.order])
     data = to_parquet(whole)
     storage.write_bytes(storage.join(folder, task.name), data)
-    return Part(task.name, whole.num_rows, len(data))
+    return Part(task.name, whole.num_rows, len(data), pc.count_distinct(whole[settings.image_column]).as_py())

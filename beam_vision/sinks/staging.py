@@ -53,12 +53,19 @@ class StageInFiles(beam.DoFn, Generic[T]):
 
     def start_bundle(self) -> None:
         """Begins with nothing gathered."""
+        self._clear()
+
+    def _clear(self) -> None:
         self._elements: list[T] = []
         self._bytes = 0
         self._since = 0.0
 
-    def process(self, element: T) -> Iterator[Any]:
+    def process(self, element: Any) -> Iterator[Any]:
         """Gathers ``element``; writes when a limit is reached."""
+        yield from self.gather(element)
+
+    def gather(self, element: T) -> Iterator[Any]:
+        """Adds an element; writes when a limit is reached."""
         if not self._elements:
             self._since = time.monotonic()
         self._elements.append(element)
@@ -71,10 +78,14 @@ class StageInFiles(beam.DoFn, Generic[T]):
         ):
             yield from self._take()
 
+    def last(self) -> Iterator[Any]:
+        """What is emitted at the end of a bundle: the rest, written."""
+        yield from self._take()
+
     def finish_bundle(self) -> Iterator[Any]:
         """Writes the rest."""
         window = GlobalWindow()
-        for value in self._take():
+        for value in self.last():
             if isinstance(value, beam.pvalue.TaggedOutput):
                 inner = WindowedValue(value.value, window.max_timestamp(), [window])
                 yield beam.pvalue.TaggedOutput(value.tag, inner)
@@ -83,5 +94,5 @@ class StageInFiles(beam.DoFn, Generic[T]):
 
     def _take(self) -> list[Any]:
         elements = self._elements
-        self.start_bundle()
+        self._clear()
         return list(self.write(elements)) if elements else []

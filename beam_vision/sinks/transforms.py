@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -108,8 +109,12 @@ def _failed_keys(path: str) -> list[str]:
     return [failure.key for failure in dead_letter.read_file(path)]
 
 
-class StageRows(StageInFiles[Prediction]):
+class StageRows(StageInFiles[tuple[Prediction, ...]]):
     """Predictions -> :class:`~beam_vision.sinks.parts.RowFile`, one for each file; bad rows go to ``failed``.
+
+    An image is written whole, all its rows in one file, or not at all: where one of its tiles is bad it is
+    one failure, under the image's own key. The tiles of an image come one after the other, as inference
+    gives them.
 
     Args:
       output: where; rows go to this run's staging folder.
@@ -124,28 +129,52 @@ class StageRows(StageInFiles[Prediction]):
         self._settings = settings
         self._attempt = attempt
 
-    def size_bytes(self, element: Prediction) -> int:
-        """The embedding, and a guess for the rest."""
-        return len(element.embedding or b"") + 300 + 50 * len(element.labels)
+    def size_bytes(self, element: tuple[Prediction, ...]) -> int:
+        """The embeddings, and a guess for the rest."""
+        return sum(
+            len(row.embedding or b"") + 300 + 50 * len(row.labels) + 60 * len(row.boxes) for row in element
+        )
+
+    def start_bundle(self) -> None:
+        """Begins with nothing gathered."""
+        super().start_bundle()
+        self._image: list[Prediction] = []
 
     def process(self, element: Prediction) -> Iterator[Any]:
-        """Checks a row, and gathers it."""
-        error = fault(element, self._settings)
-        if error is not None:
-            metrics.count_failure(error.reason.value)
-            bad = failure(error, element.ref, Stage.WRITE, run_id=self._output.run_id, attempt=self._attempt)
-            yield TaggedOutput(FAILED, bad)
-            return
-        metrics.count(metrics.DONE)
-        yield from super().process(element)
+        """Gathers the rows of an image."""
+        key = self._settings.image_key
+        if self._image and key(element) != key(self._image[0]):
+            yield from self._end_image()
+        self._image.append(element)
+        if self._settings.rows != "tiles":
+            yield from self._end_image()
 
-    def write(self, elements: list[Prediction]) -> Iterator[parts.RowFile]:
+    def last(self) -> Iterator[Any]:
+        """The last image, and what was gathered."""
+        if self._image:
+            yield from self._end_image()
+        yield from super().last()
+
+    def _end_image(self) -> Iterator[Any]:
+        """Checks an image's rows, and gathers them."""
+        rows, self._image = tuple(self._image), []
+        error = next(filter(None, (fault(row, self._settings) for row in rows)), None)
+        if error is None:
+            metrics.count(metrics.DONE)
+            yield from self.gather(rows)
+            return
+        metrics.count_failure(error.reason.value)
+        ref = replace(rows[0].ref, key=self._settings.image_key(rows[0]))
+        bad = failure(error, ref, Stage.WRITE, run_id=self._output.run_id, attempt=self._attempt)
+        yield TaggedOutput(FAILED, bad)
+
+    def write(self, elements: list[tuple[Prediction, ...]]) -> Iterator[parts.RowFile]:
         """Writes one Parquet file."""
         yield parts.stage(self._output.staging("rows"), elements, self._settings, self._output.run_id)
 
 
 class Kept(NamedTuple):
-    """The rows of earlier runs that stay: their ``files`` (RowFile) and ``keys`` (str)."""
+    """The rows of earlier runs that stay: their ``files`` (RowFile) and their images' ``keys`` (str)."""
 
     files: beam.PCollection
     keys: beam.PCollection
@@ -245,7 +274,9 @@ class WriteTable(beam.PTransform):
             facts["kept"] = AsList(self._kept)
         if self._already_done is not None:
             facts["already_done"] = AsSingleton(self._already_done)
-        plan = self._inputs | "PlanCommit" >> beam.Map(_plan, self._output, self._part_bytes, **facts)
+        plan = self._inputs | "PlanCommit" >> beam.Map(
+            _plan, self._output, self._settings, self._part_bytes, **facts
+        )
         written = (
             plan
             | "Tasks" >> beam.FlatMap(lambda plan: plan.tasks)
@@ -260,9 +291,9 @@ class WriteTable(beam.PTransform):
         )
 
 
-def _plan(inputs: int, output: OutputPlan, part_bytes: int, **facts: Any) -> Commit:
+def _plan(inputs: int, output: OutputPlan, settings: RowSettings, part_bytes: int, **facts: Any) -> Commit:
     facts = {"kept": [], "already_done": 0, **facts}
-    return plan_commit(output, inputs=inputs, part_bytes=part_bytes, **facts)
+    return plan_commit(output, settings, inputs=inputs, part_bytes=part_bytes, **facts)
 
 
 def _commit(

@@ -69,6 +69,11 @@ def local_uri(path: str) -> str:
     return path
 
 
+def folder_of(path: str) -> str:
+    """The folder that a file lies in."""
+    return (path if storage.is_remote(path) else storage.absolute(path)).rpartition("/")[0] or "/"
+
+
 def normalise_uri(uri: str, root: str = "") -> str:
     """The one spelling of ``uri`` that serves as a key.
 

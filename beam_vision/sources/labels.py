@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
 from beam_vision.errors import Reason, VisionError
+from beam_vision.sources.checked import Checked
+from beam_vision.types import ImageRef
 
 
 def check_labels(labels: Sequence[str], classes: tuple[str, ...]) -> None:
@@ -20,11 +24,34 @@ def check_labels(labels: Sequence[str], classes: tuple[str, ...]) -> None:
         raise VisionError(Reason.UNKNOWN_LABEL, _advice(unknown[0], classes))
 
 
+def with_known_boxes(ref: ImageRef, classes: tuple[str, ...]) -> ImageRef:
+    """The ref with each box of an unknown class turned into a fault ``unknown_category``.
+
+    A box without a label passes; so does any box where no classes are given.
+    """
+    if not classes or all(box.label in classes for box in ref.boxes if box.label):
+        return ref
+    known = Checked(faults=list(ref.faults))
+    for number, box in enumerate(ref.boxes, start=1):
+        if box.label and box.label not in classes:
+            error = VisionError(Reason.UNKNOWN_CATEGORY, _advice(box.label, classes))
+            known.refuse(f"{ref.uri}: box {number}", error)
+        else:
+            known.boxes.append(box)
+    return dataclasses.replace(ref, **known.fields)
+
+
+def known_are(names: Iterable[str]) -> str:
+    """The first few of the known names, for a message."""
+    first = list(itertools.islice(names, 6))
+    more = ", ..." if len(first) > 5 else ""
+    return f"known are {', '.join(first[:5])}{more}" if first else "none is known"
+
+
 @functools.lru_cache(maxsize=1024)
 def _advice(label: str, classes: tuple[str, ...]) -> str:
     by_lower = {known.lower(): known for known in classes}
     near = difflib.get_close_matches(label.lower(), by_lower, n=1)
     if near:
         return f"label {label!r} is no known class; the nearest is {by_lower[near[0]]!r}"
-    some = ", ".join(map(repr, classes[:5])) + (", ..." if len(classes) > 5 else "")
-    return f"label {label!r} is no known class; known are {some}"
+    return f"label {label!r} is no known class; {known_are(map(repr, classes))}"

@@ -43,14 +43,12 @@ def list_folder(root: str) -> Iterator[Found]:
     can't be read is a Failure.
     """
     root = root.rstrip("/") or "/"
-    for found in _walk(root, lambda folder: True):
-        if not isinstance(found, str):
-            yield found
-        elif not _is_wanted(found, is_image_name):
-            yield Skipped(storage.join(root, found))
-        else:
+    for found in walk_wanted(root, is_image_name):
+        if isinstance(found, str):
             folder, _, rest = found.partition("/")
             yield _ref(storage.join(root, found), label=folder if rest else "")
+        else:
+            yield found
 
 
 def list_patterns(
@@ -107,10 +105,20 @@ def unescape(pattern: str) -> str:
     return _ESCAPED.sub(r"\1", pattern)
 
 
+def walk_wanted(root: str, wanted: Callable[[str], bool]) -> Iterator[str | Failure | Skipped]:
+    """Paths, relative to ``root``, of the files below it whose names are wanted; other files are Skipped, and
+    a folder that can't be read is a Failure."""
+    for found in _walk(root, lambda folder: True):
+        if not isinstance(found, str) or _is_wanted(found, wanted):
+            yield found
+        else:
+            yield Skipped(storage.join(root, found))
+
+
 def walk_names(root: str, wanted: Callable[[str], bool]) -> Iterator[str]:
     """Paths, relative to ``root``, of the files below it whose names are wanted."""
-    for found in _walk(root, lambda folder: True):
-        if isinstance(found, str) and _is_wanted(found, wanted):
+    for found in walk_wanted(root, wanted):
+        if isinstance(found, str):
             yield found
 
 

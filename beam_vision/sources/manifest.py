@@ -2,67 +2,59 @@
 
 Columns (upper or lower case): ``uri`` (or ``image``, ``path``, ``image_path``, ``filename``, ``file_name``),
 ``label`` or ``labels`` (a list, or a text with ``|`` between them), ``split``, ``boxes`` (a list of
-``{"xmin", "ymin", "xmax", "ymax", "label"}`` in pixels of the upright image; in CSV as JSON). Any further
-column is an attribute; so are the members of an object called ``attributes``. Attributes are texts.
+``{"xmin", "ymin", "xmax", "ymax", "label", "crowd", "area"}`` in pixels of the upright image, all but the
+corners optional; in CSV as JSON). Any further column is an attribute; so are the members of an object called
+``attributes``. Attributes are texts. A CSV file with a box in each
+row is :mod:`~beam_vision.sources.boxes_csv`.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
-import functools
-import io
 import itertools
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from beam_vision import storage
 from beam_vision.errors import Reason, Stage, UsageError, VisionError
-from beam_vision.failures import failure
-from beam_vision.sources.files import normalise_uri
+from beam_vision.failures import failure, shorten
+from beam_vision.sources import checked
+from beam_vision.sources.files import folder_of, normalise_uri
+from beam_vision.sources.rows import ROWS, column_roles
 from beam_vision.types import Box, Failure, ImageRef
 
-URI_COLUMNS = ("uri", "image", "path", "image_path", "filename", "file_name")
-_ROLES = {
-    "label": "labels",
-    "labels": "labels",
-    "split": "split",
-    "boxes": "boxes",
-    "attributes": "attributes",
-}
-_PARQUET_ROWS = 1024
 _HEADER_LINES = 20
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
-Row = tuple[int, Mapping[str, Any] | VisionError]
 
-
-def read_manifest(path: str, format: str, *, root: str = "") -> Iterator[ImageRef | Failure]:
+def read_manifest(
+    path: str, format: str, *, root: str = "", boxes_on: str = "auto"
+) -> Iterator[ImageRef | Failure]:
     """The rows of a manifest, one by one; nothing but the row at hand is held.
 
     Args:
       path: local or remote.
       format: ``csv``, ``jsonl`` or ``parquet``.
       root: where relative URIs start (default: the manifest's folder).
+      boxes_on: what boxes are in pixels of: ``upright`` (as ``auto``) or ``stored``.
 
     Returns:
-      For each row its ref, or a Failure ``bad_manifest_row`` whose key is ``NAME#LINE`` (for Parquet, the
-      number of the row, from 1).
+      For each row its ref, with a fault for each box that isn't usable, or a Failure ``bad_manifest_row``
+      whose key is ``NAME#LINE`` (for Parquet, the number of the row, from 1).
 
     Raises:
       UsageError: the file as a whole is no such manifest, see :func:`check_header`.
     """
-    root = root or folder_of(path)
+    root, name = root or folder_of(path), path.rpartition("/")[2]
     with storage.open_read(path) as file:
-        for line, row in _ROWS[format](file, path):
+        for line, row in ROWS[format](file, path):
             place = f"{path}:{line}"
             try:
                 if isinstance(row, VisionError):
                     raise row
-                yield ref_of_row(row, root)
+                yield ref_of_row(row, root, f"{name}:{line}", boxes_on)
             except VisionError as error:
-                bad = ImageRef(key=f"{path.rpartition('/')[2]}#{line}", uri=place)
+                bad = ImageRef(key=f"{name}#{line}", uri=place)
                 yield failure(VisionError(error.reason, f"{place}: {error.detail}"), bad, Stage.SOURCE)
 
 
@@ -75,9 +67,9 @@ def check_header(path: str, format: str) -> None:
     """
     with storage.open_read(path) as file:
         if format != "jsonl":
-            next(_ROWS[format](file, path), None)
+            next(ROWS[format](file, path), None)
             return
-        rows = list(itertools.islice(_jsonl_rows(file, path), _HEADER_LINES))
+        rows = list(itertools.islice(ROWS["jsonl"](file, path), _HEADER_LINES))
     if not rows:
         raise UsageError(f"{path} is empty")
     problems = []
@@ -92,34 +84,14 @@ def check_header(path: str, format: str) -> None:
     raise UsageError(f"{problems[0]} (and none of the first {len(rows)} rows is better)")
 
 
-def folder_of(path: str) -> str:
-    """The folder that a manifest lies in."""
-    return (path if storage.is_remote(path) else storage.absolute(path)).rpartition("/")[0] or "/"
-
-
-@functools.lru_cache(maxsize=256)
-def column_roles(names: tuple[str, ...]) -> Mapping[str, str]:
-    """What each column is for: ``uri``, ``labels``, ``split``, ``boxes``, ``attributes``; "": an attribute.
-
-    Raises:
-      ValueError: there is no column for the URI, or two columns for the same.
-    """
-    found = f"the columns found are {', '.join(map(repr, names)) or 'none'}"
-    lower = [name.lower() for name in names]
-    uri = next((name for name in URI_COLUMNS if name in lower), None)
-    if uri is None:
-        raise ValueError(f"no column 'uri' (or {', '.join(URI_COLUMNS[1:])}); {found}")
-    roles = ["uri" if name == uri else _ROLES.get(name, "") for name in lower]
-    for role in {*roles} - {""}:
-        if roles.count(role) > 1:
-            raise ValueError(f"two columns for the {role}; {found}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"a column stands twice; {found}")
-    return dict(zip(names, roles, strict=True))
-
-
-def ref_of_row(row: Mapping[str, Any], root: str) -> ImageRef:
+def ref_of_row(row: Mapping[str, Any], root: str, place: str = "", boxes_on: str = "auto") -> ImageRef:
     """The ref that a row describes; an absent value is None.
+
+    Args:
+      row: the values by column.
+      root: where a relative URI starts.
+      place: where the row is, for the faults of its boxes.
+      boxes_on: what its boxes are in pixels of: ``upright`` (as ``auto``) or ``stored``.
 
     Raises:
       VisionError: ``bad_manifest_row``.
@@ -142,8 +114,9 @@ def ref_of_row(row: Mapping[str, Any], root: str) -> ImageRef:
             uri=uri,
             labels=_labels(fields.get("labels")),
             split=text_of(fields.get("split", "")).strip() or None,
-            boxes=_boxes(fields.get("boxes")),
+            frame=checked.frame(boxes_on, "upright"),
             attributes=attributes,
+            **_boxes(fields.get("boxes"), place).fields,
         )
         _check_text(ref)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -178,13 +151,14 @@ def _labels(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in texts if text))
 
 
-def _boxes(value: Any) -> tuple[Box, ...]:
+def _boxes(value: Any, place: str) -> checked.Checked:
+    found = checked.Checked()
     value = _parsed(value, "boxes")
-    if value is None:
-        return ()
-    if not isinstance(value, list):
+    if value is not None and not isinstance(value, list):
         raise ValueError(f"its boxes are not a list but {type(value).__name__}")
-    return tuple(map(_box, value))
+    for number, member in enumerate(value or (), start=1):
+        found.add(f"{place}: box {number}", _box, member)
+    return found
 
 
 def _parsed(value: Any, what: str) -> Any:
@@ -199,14 +173,12 @@ def _parsed(value: Any, what: str) -> Any:
 
 def _box(value: Any) -> Box:
     if not isinstance(value, dict):
-        raise ValueError(f"the box {value!r} is not an object with xmin, ymin, xmax, ymax")
-    missing = [name for name in ("xmin", "ymin", "xmax", "ymax") if value.get(name) is None]
-    if missing:
-        raise ValueError(f"the box {value!r} has no {missing[0]}")
-    xmin, ymin, xmax, ymax = (float(value[name]) for name in ("xmin", "ymin", "xmax", "ymax"))
-    if not all(map(math.isfinite, (xmin, ymin, xmax, ymax))) or xmin > xmax or ymin > ymax:
-        raise ValueError(f"the box {value!r} is not xmin <= xmax, ymin <= ymax in finite pixels")
-    return Box(xmin, ymin, xmax, ymax, text_of(value.get("label") or ""))
+        raise checked.bad_box(f"{shorten(repr(value), 80)} is not an object with xmin, ymin, xmax, ymax")
+    corners = [checked.number(value.get(name), name) for name in _CORNERS]
+    crowd = value.get("crowd") if value.get("crowd") is not None else value.get("iscrowd")
+    area_px = next((value[name] for name in ("area_px", "area") if value.get(name) is not None), None)
+    label = "" if value.get("label") is None else text_of(value["label"])
+    return checked.box(corners, label, crowd=checked.flag(crowd, "crowd"), area_px=checked.area(area_px))
 
 
 def _nested_attributes(value: Any) -> dict[str, str]:
@@ -232,83 +204,3 @@ def _check_utf8(text: str) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(f"{text!r} is not valid UTF-8") from error
     return text
-
-
-def _bad(why: str) -> VisionError:
-    return VisionError(Reason.BAD_MANIFEST_ROW, why)
-
-
-def _checked(path: str, names: Sequence[str]) -> tuple[str, ...]:
-    try:
-        column_roles(tuple(names))
-    except ValueError as error:
-        raise UsageError(f"{path}: {error}") from error
-    return tuple(names)
-
-
-def _csv_rows(file: IO[bytes], path: str) -> Iterator[Row]:
-    """RFC 4180, UTF-8 with or without a byte order mark; a row's line is the one it begins on."""
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, strict=True)
-    try:
-        names = [name.strip() for name in next(reader)]
-        "".join(names).encode("utf-8")
-    except StopIteration:
-        raise UsageError(f"{path} is empty") from None
-    except (csv.Error, UnicodeEncodeError) as error:
-        raise UsageError(f"the header of {path} is not CSV in UTF-8: {error}") from error
-    header = _checked(path, names)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield line, _bad(f"not CSV up to line {reader.line_num}: {error}")
-            continue
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            yield line, _bad(f"{len(cells)} columns, but the header has {len(header)}")
-        else:
-            yield line, dict(zip(header, cells, strict=True))
-
-
-def _jsonl_rows(file: IO[bytes], path: str) -> Iterator[Row]:
-    """A JSON object a line; blank lines are left out."""
-    for line, data in enumerate(file, start=1):
-        if line == 1:
-            data = data.removeprefix(codecs.BOM_UTF8)
-        if not data.strip():
-            continue
-        try:
-            value = json.loads(data.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            yield line, _bad(f"not JSON: {error}")
-            continue
-        yield line, value if isinstance(value, dict) else _bad(f"{type(value).__name__}, not a JSON object")
-
-
-def _parquet_rows(file: IO[bytes], path: str) -> Iterator[Row]:
-    """Row groups are streamed, a thousand rows at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        parquet = pq.ParquetFile(file)
-    except pa.ArrowInvalid as error:
-        raise UsageError(f"{path} is not a Parquet file: {error}") from error
-    names = _checked(path, parquet.schema_arrow.names)
-    row = 0
-    for batch in parquet.iter_batches(batch_size=_PARQUET_ROWS):
-        for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            row += 1
-            yield row, dict(zip(names, values, strict=True))
-
-
-_ROWS: dict[str, Callable[[IO[bytes], str], Iterator[Row]]] = {
-    "csv": _csv_rows,
-    "jsonl": _jsonl_rows,
-    "parquet": _parquet_rows,
-}

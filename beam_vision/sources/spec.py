@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from beam_vision import storage
 from beam_vision.errors import Reason, UsageError
-from beam_vision.sources import listing, manifest
+from beam_vision.sources import boxes_csv, coco, listing, manifest, voc, yolo
+from beam_vision.sources.checked import BOXES_ON
 from beam_vision.sources.files import is_image_name, is_shard_name, read_error
+from beam_vision.sources.rows import ROWS
 
-FORMATS = ("auto", "folder", "glob", "csv", "jsonl", "parquet", "tfrecord")
+FORMATS = ("auto", "folder", "glob", "csv", "jsonl", "parquet", "tfrecord", "coco", "voc", "yolo")
 TFRECORD_KIND = "beam-vision tfrecords"
-_MANIFESTS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+_MANIFESTS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".json": "coco"}
+_YAMLS = (".yaml", ".yml")
 _LOOKED_AT = 1000
 
 
@@ -23,15 +26,17 @@ class SourceSpec:
     """A source that was found and checked.
 
     Attributes:
-      format: ``folder``, ``glob``, ``csv``, ``jsonl``, ``parquet`` or ``tfrecord``.
-      paths: absolute: the folder, the manifest, the patterns, or the folder of a TFRecord dataset with
+      format: one of :data:`FORMATS`, but not ``auto``.
+      paths: absolute: the folder, the one file, the patterns, or the folder of a TFRecord dataset with
         a ``/`` at its end.
-      image_root: where relative URIs of a manifest start; empty for the other formats.
+      image_root: as asked for, absolute; empty for formats that have none.
+      boxes_on: what annotated boxes are drawn on: ``auto``, ``upright`` or ``stored``.
     """
 
     format: str
     paths: tuple[str, ...]
     image_root: str = ""
+    boxes_on: str = "auto"
 
     @property
     def path(self) -> str:
@@ -39,29 +44,46 @@ class SourceSpec:
         return self.paths[0]
 
 
-def resolve(images: str, format: str = "auto", image_root: str = "") -> SourceSpec:
+def resolve(
+    images: str,
+    format: str = "auto",
+    image_root: str = "",
+    boxes_on: str = "auto",
+    *,
+    need_images: bool = True,
+) -> SourceSpec:
     """Finds out what ``images`` is, and checks that it is there and readable as that.
 
     ``auto`` takes, in this order: an existing folder (whatever characters its name holds) as a TFRecord
-    dataset if it has our manifest or no images but shards, else as a folder of class folders; an existing
-    file as a manifest, a shard or a single image, by its extension; anything with wildcards or commas as
+    dataset if it has our manifest or no images but shards, as VOC if it has ``Annotations/`` and
+    ``JPEGImages/``, as YOLO if it has a ``data.yaml`` with class names or ``images/`` and texts in
+    ``labels/``, else as a folder of class folders; an existing file as COCO, a manifest, YOLO's
+    ``data.yaml``, a shard or a single image, by its extension; anything with wildcards or commas as
     patterns. A comma always parts patterns, unless the whole text is the path of something local: in a
     pattern write ``?`` for a comma of a file's name.
 
     Args:
       images: a path, a remote URI, or patterns with commas between them.
       format: one of :data:`FORMATS`.
-      image_root: where relative URIs of a manifest start (default: the manifest's folder).
+      image_root: where relative URIs of a manifest, file names of COCO (default: the file's folder), the
+        images of VOC or the folders of YOLO's ``data.yaml`` start.
+      boxes_on: one of :data:`BOXES_ON`: whether annotated boxes are drawn on the upright image or on its
+        pixels as stored; ``auto``: upright for rows of manifests, else what has the annotated size.
+      need_images: whether COCO's images must be there.
 
     Raises:
-      UsageError: nothing is there, it isn't of that format, or a manifest's header is not usable.
+      UsageError: nothing is there, it isn't of that format, or a file of annotations is not usable.
     """
+    if boxes_on not in BOXES_ON:
+        raise UsageError(f"--boxes_on {boxes_on} is none of {', '.join(BOXES_ON)}")
     if format not in FORMATS:
         raise UsageError(f"--format {format} is none of {', '.join(FORMATS)}")
     if not images.strip(" ,"):
         raise UsageError(f"--images {images!r} is empty; give a folder, a glob, a manifest or TFRecords")
     try:
-        return _resolve(images, _find_format(images) if format == "auto" else format, image_root)
+        spec = _resolve(images, _find_format(images) if format == "auto" else format, image_root)
+        _check(spec, need_images)
+        return replace(spec, boxes_on=boxes_on)
     except UsageError:
         raise
     except Exception as error:
@@ -81,18 +103,20 @@ def _resolve(images: str, format: str, image_root: str) -> SourceSpec:
         return SourceSpec("tfrecord", (storage.absolute(images).rstrip("/") + "/",))
     if format in ("glob", "tfrecord"):
         return SourceSpec(format, tuple(map(_pattern, _split(images))))
-    return _manifest_spec(images, format, image_root)
+    return _rooted_spec(images, format, image_root)
 
 
 def _find_format(images: str) -> str:
     if _is_folder(images):
-        return "tfrecord" if _holds_tfrecords(images) else "folder"
+        return _folder_format(images)
     parts = _split(images)
     name = os.path.basename(images.rstrip("/"))
     is_pattern = len(parts) > 1 or (listing.has_wildcard(images) and not _exists(images))
     if all(is_shard_name(os.path.basename(part)) for part in parts):
         return "tfrecord"
     extension = os.path.splitext(name)[1].lower()
+    if extension in _YAMLS and not is_pattern:
+        return "yolo"
     if extension in _MANIFESTS:
         if is_pattern:
             raise UsageError(f"--images {images}: one manifest at a time; join them into one file")
@@ -102,14 +126,41 @@ def _find_format(images: str) -> str:
     return "glob"
 
 
-def _manifest_spec(images: str, format: str, image_root: str) -> SourceSpec:
-    if not _exists(images) or _is_folder(images):
-        raise UsageError(f"--images {images} is not an existing file; --format {format} needs one manifest")
+def _folder_format(folder: str) -> str:
+    path = storage.absolute(folder).rstrip("/") or "/"
+    if _holds_tfrecords(folder):
+        return "tfrecord"
+    if voc.is_voc_root(path):
+        return "voc"
+    return "yolo" if yolo.is_yolo_root(path) else "folder"
+
+
+def _rooted_spec(images: str, format: str, image_root: str) -> SourceSpec:
+    """A source that may say elsewhere where its images are."""
+    is_folder = _is_folder(images)
+    if format == "voc" and not is_folder:
+        raise UsageError(f"--images {images} is not a folder; --format voc needs the folder of XML files")
+    if (is_folder and format not in ("voc", "yolo")) or not (is_folder or _exists(images)):
+        what = {"coco": "JSON file", "yolo": "folder or data.yaml"}.get(format, "manifest")
+        raise UsageError(f"--images {images} is not an existing file; --format {format} needs one {what}")
     if image_root and not storage.is_remote(image_root) and not _is_folder(image_root):
         raise UsageError(f"--image_root {image_root} is not a folder")
-    path = storage.absolute(images)
-    manifest.check_header(path, format)
-    return SourceSpec(format, (path,), storage.absolute(image_root) if image_root else "")
+    path = storage.absolute(images).rstrip("/") or "/"
+    return SourceSpec(format, (path,), storage.absolute(image_root).rstrip("/") if image_root else "")
+
+
+def _check(spec: SourceSpec, need_images: bool) -> None:
+    """Whether what annotates the images can be read."""
+    if spec.format == "coco":
+        coco.check_coco(spec.path, spec.image_root, need_images=need_images)
+    elif spec.format == "voc":
+        voc.find_layout(spec.path, spec.image_root)
+    elif spec.format == "yolo":
+        yolo.check_yolo(spec.path, spec.image_root)
+    elif spec.format in ROWS:
+        manifest.check_header(spec.path, spec.format)
+        if spec.format == "csv":
+            boxes_csv.has_corners(spec.path)
 
 
 def _split(images: str) -> list[str]:

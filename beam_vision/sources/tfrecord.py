@@ -1,14 +1,14 @@
 """TFRecord shards as sources, in two steps: list the records' keys, then read those that are wanted.
 
 Records of any origin are read as long as ``image/encoded`` holds the bytes of an image file; the other
-features of the TF Object Detection API and of our own datasets are taken where they are there.
+features of the TF Object Detection API and of our own datasets are taken where they are there. Boxes are
+fractions of the image that the record holds; a ``difficult`` one is a crowd, as in VOC.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gzip
-import itertools
 import json
 import re
 import zlib
@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 from beam_vision import storage
 from beam_vision.errors import Reason, Stage, UsageError, VisionError
 from beam_vision.failures import failure
-from beam_vision.sources import listing
+from beam_vision.sources import checked, listing
 from beam_vision.sources.files import is_shard_name, read_error
 from beam_vision.tfrecord_io import OVERHEAD_BYTES, CorruptRecord, Example, read_records
 from beam_vision.types import Box, EncodedImage, Failure, ImageRef
@@ -81,24 +81,18 @@ def scan_shard(path: str, *, whole: bool = False) -> Iterator[RecordRef | Failur
     a shard is damaged, the records before the damage are given, and then ONE Failure for all that follows,
     which names the shard and the place.
     """
-    offset = index = 0
-    try:
-        with _open(path) as file:
-            for data in read_records(file):
-                uri = f"{path}#{index}"
-                try:
-                    ref = parse_record(data, path, index, whole=whole).ref
-                    yield RecordRef(ref.key, uri, path, offset, index, ref.labels)
-                except VisionError as error:
-                    yield failure(error, ImageRef(key=uri, uri=uri), Stage.SOURCE)
-                offset += len(data) + OVERHEAD_BYTES
-                index += 1
-    except Exception as error:
-        known = _damage(error, path, index)
-        if known.transient:
-            raise  # the runner tries the shard again
-        place = f"{path}#{index}" if known.reason is Reason.BAD_RECORD else path
-        yield failure(known, ImageRef(key=place, uri=place), Stage.SOURCE)
+    for found in _scan(path, whole):
+        if isinstance(found, Failure):
+            yield found
+        else:
+            ref, offset, index = found
+            yield RecordRef(ref.key, f"{path}#{index}", path, offset, index, ref.labels)
+
+
+def read_refs(path: str) -> Iterator[ImageRef | Failure]:
+    """What the records of a shard say of their images; failures as in :func:`scan_shard`."""
+    for found in _scan(path, False):
+        yield found if isinstance(found, Failure) else found[0]
 
 
 def read_chunk(
@@ -139,8 +133,7 @@ def parse_record(data: bytes, shard: str, index: int, *, whole: bool = False) ->
     """The image in a serialized ``tf.train.Example``.
 
     Its key is ``image/key``, else ``SHARD#INDEX``; its uri ``image/source_id``, else the same; its split is
-    what a shard named ``SPLIT-00000-of-00001.tfrecord`` says. Boxes are left out where the record doesn't
-    have the image's width and height, which turn their fractions into pixels.
+    what a shard named ``SPLIT-00000-of-00001.tfrecord`` says. A box that isn't usable is a fault of the ref.
 
     Args:
       data: the record.
@@ -149,7 +142,8 @@ def parse_record(data: bytes, shard: str, index: int, *, whole: bool = False) ->
       whole: give the record itself in place of the image, which it then need not hold.
 
     Raises:
-      VisionError: ``bad_record``: it is no Example, holds no image, or a text in it isn't UTF-8.
+      VisionError: ``bad_record``: it is no Example, holds no image, a text in it isn't UTF-8, or its features
+        of boxes are not of one length.
     """
     place = f"{shard}#{index}"
     try:
@@ -163,12 +157,33 @@ def parse_record(data: bytes, shard: str, index: int, *, whole: bool = False) ->
             uri=_text(features, "image/source_id") or place,
             labels=tuple(text for text in _texts(features, "image/class/text") if text),
             split=match.group(1) if match else None,
-            boxes=_boxes(features),
             attributes=_attributes(features),
+            **_annotations(features, f"{shard.rpartition('/')[2]}#{index}"),
         )
     except (DecodeError, ValueError, TypeError) as error:
         raise VisionError(Reason.BAD_RECORD, f"{place}: {error}") from error
     return EncodedImage(ref, data if whole else images[0])
+
+
+def _scan(path: str, whole: bool) -> Iterator[tuple[ImageRef, int, int] | Failure]:
+    """The ref of each record, the offset at which it begins and its number; else as :func:`scan_shard`."""
+    offset = index = 0
+    try:
+        with _open(path) as file:
+            for data in read_records(file):
+                uri = f"{path}#{index}"
+                try:
+                    yield parse_record(data, path, index, whole=whole).ref, offset, index
+                except VisionError as error:
+                    yield failure(error, ImageRef(key=uri, uri=uri), Stage.SOURCE)
+                offset += len(data) + OVERHEAD_BYTES
+                index += 1
+    except Exception as error:
+        known = _damage(error, path, index)
+        if known.transient:
+            raise  # the runner tries the shard again
+        place = f"{path}#{index}" if known.reason is Reason.BAD_RECORD else path
+        yield failure(known, ImageRef(key=place, uri=place), Stage.SOURCE)
 
 
 def _manifest_shards(folder: str) -> list[str] | None:
@@ -227,15 +242,38 @@ def _number(features: Any, name: str) -> int:
     return values[0] if values else 0
 
 
-def _boxes(features: Any) -> tuple[Box, ...]:
-    sizes = [_number(features, "image/width"), _number(features, "image/height")] * 2
-    names = [f"image/object/bbox/{corner}" for corner in _BBOX]
-    corners = [list(features[name].float_list.value) if name in features else [] for name in names]
-    labels = _texts(features, "image/object/class/text") or [""] * len(corners[0])
-    if not all(sizes):
-        return ()
-    pixels = ([value * size for value in values] for values, size in zip(corners, sizes, strict=True))
-    return tuple(itertools.starmap(Box, zip(*pixels, labels, strict=True)))
+def _annotations(features: Any, place: str) -> dict[str, Any]:
+    """The boxes of a record, their frame and their faults, as fields of a ref."""
+    corners = [_column(features, f"image/object/bbox/{corner}", "float_list") for corner in _BBOX]
+    if not any(corners):
+        return {}
+    width_px, height_px = (
+        checked.size_px(_number(features, f"image/{side}")) for side in ("width", "height")
+    )
+    count = len(corners[0])
+    labels = _texts(features, "image/object/class/text") or [
+        str(number) for number in _column(features, "image/object/class/label", "int64_list")
+    ]
+    crowds = _column(features, "image/object/is_crowd", "int64_list") or [0] * count
+    difficult = _column(features, "image/object/difficult", "int64_list") or [0] * count
+    areas = _column(features, "image/object/area", "float_list") or [0.0] * count
+    rows = zip(*corners, labels or [""] * count, crowds, difficult, areas, strict=True)
+    found = checked.Checked()
+    for number, row in enumerate(rows, start=1):
+        found.add(f"{place}: box {number}", _box, row, width_px * height_px)
+    frame = checked.frame("auto", relative=True, width_px=width_px, height_px=height_px)
+    return {"frame": frame, **found.fields}
+
+
+def _box(row: Sequence[Any], image_px: int) -> Box:
+    """A box in fractions of its image, its area too (of which records have pixels)."""
+    *corners, label, crowd, difficult, area_px = row
+    area = checked.area(area_px) / image_px if image_px else 0.0
+    return checked.box(corners, label, crowd=bool(crowd or difficult), area_px=area)
+
+
+def _column(features: Any, name: str, kind: str) -> list[Any]:
+    return list(getattr(features[name], kind).value) if name in features else []
 
 
 def _attributes(features: Any) -> dict[str, str]:

@@ -15,9 +15,11 @@ import beam_vision.coders  # noqa: F401
 from beam_vision import metrics
 from beam_vision.errors import Stage, UsageError, VisionError
 from beam_vision.failures import FAILED, Outcome, failure
-from beam_vision.sources import listing, manifest, tfrecord
+from beam_vision.sources import annotations as annotated
+from beam_vision.sources import listing, tfrecord
 from beam_vision.sources.files import MAX_FILE_BYTES
-from beam_vision.sources.labels import check_labels
+from beam_vision.sources.labels import check_labels, with_known_boxes
+from beam_vision.sources.pairs import Pair
 from beam_vision.sources.reader import ImageReader
 from beam_vision.sources.select import SelectKeys
 from beam_vision.sources.spec import SourceSpec, resolve
@@ -25,6 +27,9 @@ from beam_vision.types import EncodedImage, Failure, ImageRef
 
 READ_BATCH = 256
 """Refs that are handed to the pool of threads at a time; no bytes are held for those that wait."""
+
+
+_NOWHERE = SourceSpec("voc", ("",))  # so that every DoFn can be made without arguments
 
 
 class Opened(NamedTuple):
@@ -49,9 +54,10 @@ class ListImages(beam.PTransform):
     Args:
       images: see :func:`~beam_vision.sources.spec.resolve`.
       format: what ``images`` is; ``auto`` finds out.
-      image_root: where relative URIs of a manifest start (default: the manifest's folder).
+      image_root, boxes_on: see :func:`~beam_vision.sources.spec.resolve`.
       limit: only the first so many inputs, sorted by key; what is beyond is no input. 0: all.
-      classes: the known labels; an image with another is a Failure ``unknown_label``. Empty: any.
+      classes: the known labels; an image with another is a Failure ``unknown_label``, and a box with another
+        a fault ``unknown_category``. Empty: any.
       run_id: stands in each failure.
       attempt: stands in each failure.
 
@@ -66,13 +72,14 @@ class ListImages(beam.PTransform):
         *,
         format: str = "auto",
         image_root: str = "",
+        boxes_on: str = "auto",
         limit: int = 0,
         classes: Sequence[str] = (),
         run_id: str = "",
         attempt: int = 1,
     ) -> None:
         super().__init__()
-        self._source = (images, format, image_root)
+        self._source = (images, format, image_root, boxes_on)
         self._classes = tuple(classes)
         self._select = SelectKeys(run_id, attempt, limit=limit)
 
@@ -125,7 +132,7 @@ class OpenImages(beam.PTransform):
     and once, in chunks of 64 MiB, for the images that are wanted. So image bytes never meet a shuffle.
 
     Args:
-      images, format, image_root, limit, classes, run_id, attempt: as for :class:`ListImages`.
+      images, format, image_root, boxes_on, limit, classes, run_id, attempt: as for :class:`ListImages`.
       whole_records: give each TFRecord itself (a serialized Example) in place of the image in it.
       max_file_bytes, threads: as for :class:`ReadImages`.
       only_keys, without_keys: as for :class:`~beam_vision.sources.select.SelectKeys`.
@@ -137,6 +144,7 @@ class OpenImages(beam.PTransform):
         *,
         format: str = "auto",
         image_root: str = "",
+        boxes_on: str = "auto",
         limit: int = 0,
         classes: Sequence[str] = (),
         whole_records: bool = False,
@@ -148,7 +156,7 @@ class OpenImages(beam.PTransform):
         attempt: int = 1,
     ) -> None:
         super().__init__()
-        self._source = (images, format, image_root)
+        self._source = (images, format, image_root, boxes_on)
         self._classes = tuple(classes)
         self._select = SelectKeys(
             run_id, attempt, limit=limit, only_keys=only_keys, without_keys=without_keys
@@ -222,11 +230,19 @@ def list_source(
             | "ScanShards" >> beam.ParDo(ScanShardDoFn(classes=classes, whole=whole_records))
         )
         return (scanned, shards[FAILED]) | "AllListed" >> beam.Flatten()
+    if spec.format in annotated.PAIRED:
+        pairs = start | "ListPairs" >> beam.ParDo(ListPairsDoFn()).with_outputs(FAILED, main="good")
+        read = (
+            pairs.good
+            | "SharePairs" >> beam.Reshuffle()
+            | "ReadPairs" >> beam.ParDo(ReadPairDoFn(spec, classes=classes))
+        )
+        return (read, pairs[FAILED]) | "AllListed" >> beam.Flatten()
     return start | "List" >> beam.ParDo(ListDoFn(classes=classes))
 
 
 class ListDoFn(beam.DoFn):
-    """SourceSpec -> (key, ImageRef or Failure): files, and rows of manifests.
+    """SourceSpec -> (key, ImageRef or Failure): files, rows of manifests, images of COCO.
 
     Args:
       classes: the known labels; empty: any.
@@ -237,11 +253,47 @@ class ListDoFn(beam.DoFn):
 
     def process(self, spec: SourceSpec) -> Iterator[tuple[str, Any]]:
         """Streams the listing."""
-        for found in _found(spec):
+        for found in annotated.list_refs(spec):
             if isinstance(found, listing.Skipped):
                 metrics.count(metrics.SKIPPED_FILES)
             else:
                 yield found.key, _with_known_labels(found, self._classes)
+
+
+class ListPairsDoFn(beam.DoFn):
+    """SourceSpec -> the Pair of each image with its file of annotations; failures as (key, Failure)."""
+
+    def process(self, spec: SourceSpec) -> Iterator[Any]:
+        """Streams the listing."""
+        for found in annotated.list_pairs(spec):
+            if isinstance(found, listing.Skipped):
+                metrics.count(metrics.SKIPPED_FILES)
+            elif isinstance(found, Failure):
+                yield TaggedOutput(FAILED, (found.key, found))
+            else:
+                yield found
+
+
+class ReadPairDoFn(beam.DoFn):
+    """Pair -> (key, ImageRef with the boxes of its file of annotations, or Failure).
+
+    Args:
+      spec: the source.
+      classes: the known labels; empty: any.
+    """
+
+    def __init__(self, spec: SourceSpec = _NOWHERE, *, classes: tuple[str, ...] = ()) -> None:
+        self._spec = spec
+        self._classes = classes
+
+    def setup(self) -> None:
+        """Reads what all files of annotations have in common."""
+        self._read = annotated.pair_reader(self._spec)
+
+    def process(self, pair: Pair) -> Iterator[tuple[str, Any]]:
+        """Reads one file of annotations."""
+        found = self._read(pair)
+        yield found.key, _with_known_labels(found, self._classes)
 
 
 class ListShardsDoFn(beam.DoFn):
@@ -333,14 +385,6 @@ class ReadChunkDoFn(beam.DoFn):
                 yield _opened(read)
 
 
-def _found(spec: SourceSpec) -> Iterator[listing.Found]:
-    if spec.format == "folder":
-        return listing.list_folder(spec.path)
-    if spec.format == "glob":
-        return listing.list_patterns(spec.paths)
-    return manifest.read_manifest(spec.path, spec.format, root=spec.image_root)
-
-
 def _with_known_labels(found: Any, classes: tuple[str, ...]) -> Any:
     if isinstance(found, Failure):
         return found
@@ -348,7 +392,7 @@ def _with_known_labels(found: Any, classes: tuple[str, ...]) -> Any:
         check_labels(found.labels, classes)
     except VisionError as error:
         return failure(error, found, Stage.SOURCE)
-    return found
+    return with_known_boxes(found, classes) if isinstance(found, ImageRef) else found
 
 
 def _opened(image: EncodedImage) -> EncodedImage:

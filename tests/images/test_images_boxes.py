@@ -70,6 +70,76 @@ def test_boxes_come_back_from_the_output(box, mode, out):
     np.testing.assert_allclose(back, array, atol=1e-2)
 
 
+FORMATS = {
+    "xywh": (bx.from_xywh, bx.to_xywh, [1, 2, 3, 5]),
+    "cxcywh": (bx.from_cxcywh, bx.to_cxcywh, [2.5, 4.5, 3, 5]),
+    "yxyx": (bx.from_yxyx, bx.to_yxyx, [2, 1, 7, 4]),
+    "voc": (bx.from_voc, bx.to_voc, [2, 3, 4, 7]),
+    "relative": (
+        lambda boxes: bx.from_relative(boxes, 8, 10),
+        lambda boxes: bx.to_relative(boxes, 8, 10),
+        [0.125, 0.2, 0.5, 0.7],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_other_formats_by_hand_there_and_back(name, dtype):
+    take, give, other = FORMATS[name]
+    ours, other = np.array([[1, 2, 4, 7]] * 3, dtype), np.array([other] * 3, dtype)
+    before = ours.copy(), other.copy()
+    for result, expected in ((take(other), ours), (give(ours), other)):
+        assert result.dtype == dtype
+        np.testing.assert_allclose(result, expected, rtol=1e-6)
+    assert (ours == before[0]).all()
+    assert (other == before[1]).all()
+    assert take([]).shape == give(np.zeros((0, 4))).shape == (0, 4)
+
+
+@given(st.sampled_from(sorted(FORMATS)), st.lists(st.floats(-1e4, 1e4), min_size=4, max_size=4))
+def test_other_formats_come_back(name, box):
+    take, give, _ = FORMATS[name]
+    array = np.array([box])
+    np.testing.assert_allclose(take(give(array)), array, atol=1e-9)
+    np.testing.assert_allclose(give(take(array)), array, atol=1e-9)
+
+
+def test_the_whole_image_is_exactly_one_in_relative_numbers():
+    for width, height in ((3, 7), (1919, 1081), (49, 101)):
+        assert bx.to_relative([[0, 0, width, height]], width, height).tolist() == [[0, 0, 1, 1]]
+
+
+def test_the_pixels_of_a_voc_box_are_those_it_names():
+    canvas = np.zeros((9, 9), bool)
+    canvas[3 - 1 : 5, 2 - 1 : 6] = True  # columns 2..6 and rows 3..5, counted from 1
+    assert bx.from_voc(np.array([[2, 3, 6, 5]])).tolist() == [found(canvas)]
+
+
+@given(whole_boxes(), st.integers(1, 8))
+def test_the_inverse_orientation_takes_boxes_back(box, orientation):
+    upright = bx.exif_transform(np.array([box], np.float64), orientation, WIDTH, HEIGHT)
+    size = (HEIGHT, WIDTH) if orientation >= 5 else (WIDTH, HEIGHT)
+    back = bx.exif_transform(upright, bx.inverse_orientation(orientation), *size)
+    assert back.dtype == np.float64
+    assert back.tolist() == [box]
+
+
+@given(st.lists(whole_boxes(), max_size=4), st.lists(whole_boxes(), max_size=4))
+def test_intersection_counts_pixels_and_double_precision_stays(a, b):
+    left, right = np.array(a, np.float64).reshape(-1, 4), np.array(b, np.float32).reshape(-1, 4)
+    common = bx.intersection(left, right)
+    expected = [[(painted(one) & painted(other)).sum() for other in b] for one in a]
+    assert common.tolist() == np.array(expected, float).reshape(len(a), len(b)).tolist()
+    assert bx.iou(left, right).dtype == np.float64
+
+
+def test_boxes_that_are_not_finite_overlap_nothing():
+    odd = np.array([[np.nan, 0, 5, 5], [0, 0, np.inf, 5], [-np.inf, 0, np.inf, 5]], np.float32)
+    assert bx.iou(odd, odd).tolist() == np.zeros((3, 3)).tolist()
+    assert bx.iou(odd, [[0, 0, 5, 5]]).tolist() == [[0], [0], [0]]
+
+
 def test_clip_and_scale():
     array = np.array([[-3, -4, 50, 60], [1, 2, 3, 4]], np.float32)
     assert bx.clip(array, 10, 20).tolist() == [[0, 0, 10, 20], [1, 2, 3, 4]]

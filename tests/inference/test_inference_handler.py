@@ -181,7 +181,7 @@ def pngs(images):
 
 
 def decoder(batch_size=8, threads=2):
-    return Decoder(SPEC, batch_size=batch_size, threads=threads, run_id="", attempt=1)
+    return Decoder(SPEC, EngineSettings(batch_size=batch_size, decode_threads=threads))
 
 
 def test_the_next_batches_are_decoded_while_one_is_used(monkeypatch):

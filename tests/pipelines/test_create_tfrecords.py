@@ -425,9 +425,14 @@ def test_max_failure_rate(create, lake):
 
 @pytest.mark.slow
 def test_a_killed_run_claims_nothing_and_resumes_to_the_same_bytes(create, tmp_path):
-    """SIGKILL while shards are being written."""
-    lake = tmp_path / "big"
-    make_lake(lake, classes=("a", "b"), per_class=24, size=(480, 360), formats=("jpeg",))
+    """SIGKILL while shards are being written; the images have boxes, of which one in four is bad."""
+    lake = tmp_path / "images.jsonl"
+    make_lake(tmp_path / "big", classes=("a", "b"), per_class=24, size=(480, 360), formats=("jpeg",))
+    rows = []
+    for number, path in enumerate(images_in(tmp_path / "big")):
+        box = {"xmin": number, "ymin": 9, "xmax": 500 if number % 4 else 0, "ymax": 99, "label": "thing"}
+        rows.append({"uri": str(path), "label": path.parent.name, "boxes": [box]})
+    lake.write_text("\n".join(map(json.dumps, rows)))
     options = ["--encode", "png", "--target_shard_bytes", "60000", "--threads", "1"]
     argv = ["create-tfrecords", "--images", str(lake), "--output", str(tmp_path / "out"), *options]
     command = [sys.executable, "-m", "beam_vision.pipelines.cli", *argv]
@@ -451,7 +456,11 @@ def test_a_killed_run_claims_nothing_and_resumes_to_the_same_bytes(create, tmp_p
     assert summary["inputs"] == summary["outputs"] + summary["already_done"] == 48
     assert create(*options, images=lake, output=tmp_path / "whole") == 0
     assert dataset_files(tmp_path / "out") == dataset_files(tmp_path / "whole")
-    assert len(finished) < len(read_manifest(str(tmp_path / "out")).shards)
+    resumed, whole = (read_manifest(str(tmp_path / name)) for name in ("out", "whole"))
+    assert len(finished) < len(resumed.shards)
+    assert (resumed.boxes, resumed.annotations_failed) == (whole.boxes, 12) == ({"thing": 36}, 12)
+    failed = [read_failures(str(tmp_path / name / "annotation_failures")) for name in ("out", "whole")]
+    assert [f.uri for f in failed[0]] == [f.uri for f in failed[1]]
 
 
 def test_pixel_sums_are_taken_from_what_is_stored(create, lake, tmp_path):

@@ -49,7 +49,8 @@ def run_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     images = class_folders(folder / "photos")
     argv = ["demo", "--images", str(images), "--output", str(folder / "out")]
-    assert main([*argv, "--train_seconds", "5", "--image_size", "32"]) == 0
+    less = ["--train_seconds", "5", "--image_size", "32", "--scenes", "80", "--detector_seconds", "3"]
+    assert main([*argv, *less]) == 0
     return folder / "out"
 
 
@@ -66,11 +67,35 @@ def test_every_image_is_accounted_for(run_once):
 
 
 @pytest.mark.slow
+def test_every_scene_is_accounted_for(run_once):
+    made = {
+        job: json.loads((run_once / "detection" / "summaries" / f"{job}.json").read_text())
+        for job in ("synth-detection", "create-tfrecords", "predict", "evaluate")
+    }
+    assert all((one["inputs"], one["failed"]) == (one["outputs"], 0) for one in made.values())
+    assert made["synth-detection"]["inputs"] == made["create-tfrecords"]["inputs"] == 80
+    assert 0 < made["predict"]["inputs"] == made["evaluate"]["inputs"] < 40
+    metrics = json.loads((run_once / "detection" / "evaluation" / "metrics.json").read_text())
+    assert metrics["accounts"]["images_missing"] == metrics["accounts"]["rows_without_truth"] == 0
+    assert {row["label"] for row in metrics["classes"]} == {f"digit_{i}" for i in range(10)}
+    assert not metrics["accounts"]["faults"]
+
+
+@pytest.mark.slow
 def test_report_shows_every_part(run_once):
     html = (run_once / "report.html").read_text()
     page = Page(html)
     text = "".join(page.text)
-    for part in ("62 in", "60 out", "2 failed", "every image accounted for", "Search", "Least certain"):
+    for part in (
+        "62 in",
+        "60 out",
+        "2 failed",
+        "every image accounted for",
+        "Search",
+        "Least certain",
+        "Detection",
+        "AP50",
+    ):
         assert part in text
     for name in (*CLASSES, "empty.jpg", "text.png", "not an image", "beam-vision predict", "recall@10"):
         assert name in text
@@ -96,8 +121,11 @@ def test_report_names_the_digests_of_the_table(run_once):
 def test_commands_of_the_report_are_those_of_the_plan(run_once):
     text = "".join(Page((run_once / "report.html").read_text()).text)
     images = run_once.parent / "photos"
-    options = demo.Options(output=str(run_once), images=str(images), train_seconds=5, image_size=32)
-    for command in demo.commands(options):
+    options = demo.Options(
+        output=str(run_once), images=str(images), train_seconds=5, image_size=32, scenes=80
+    )
+    assert len(demo.all_commands(options)) == 8
+    for command in demo.all_commands(options):
         assert shlex.join(["beam-vision", *command]) in text
 
 
@@ -111,8 +139,11 @@ def test_preflight_says_what_would_run(tmp_path, capsys):
     assert main(argv) == 0
     plan = json.loads(capsys.readouterr().out)
     assert [command.split()[1] for command in plan["commands"]] == [
-        *("create-tfrecords", "train", "predict", "build-index")
+        *("create-tfrecords", "train", "predict", "build-index"),
+        *("synth-detection", "create-tfrecords", "predict", "evaluate"),
     ]
+    assert main([*argv, "--no-detection"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["commands"]) == 4
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,7 @@ from beam_vision.errors import UsageError
 from beam_vision.inference.bundle import write_bundle
 from beam_vision.pipelines import cli, model_options
 from beam_vision.pipelines.model_options import ModelOptions, model_of, parse_size, read_class_names
-from beam_vision.testing import models
+from beam_vision.testing import detectors, models
 
 
 def inspect(capsys, *argv):
@@ -170,3 +170,30 @@ def test_latest_is_followed_once_for_the_whole_job(tmp_path):
     (tmp_path / "LATEST").write_text("v1")
     model = model_of(ModelOptions(model=str(tmp_path), check_model=False), task="classify")
     assert model.path == str(tmp_path / "v1")
+
+
+def test_a_detector_is_described_tried_and_written_down(tmp_path, capsys):
+    path = detectors.save_saved_model(str(tmp_path / "m"))
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(detectors.LABELS))
+    code, out, _ = inspect(capsys, path, "--class_names", names, "--write_spec")
+    assert code == 0
+    assert row(out, "task") == ["detect"]
+    (detector,) = row(out, "detector")
+    assert detector.startswith("tf_od: boxes from detection_boxes, scores from detection_scores, classes")
+    assert [text.split() for text in row(out, "box")] == [["format", "rel_yxyx"]]
+    assert row(out, "classes") == ["3, the first one's id is 1, 3 labels"]
+    assert row(out, "found") == ["5 boxes in them"]
+    assert any("64 x 64 px (height x width) by stretch" in note for note in row(out, "note"))
+    code, out, _ = inspect(capsys, path, "--task", "detect", "--output_format", "json", "--no-check_model")
+    told = json.loads(out)
+    assert (code, told["spec"]["labels"], told["spec"]["class_offset"]) == (0, list(detectors.LABELS), 1)
+
+
+def test_a_detector_that_is_not_clear_is_asked_for(tmp_path, capsys):
+    path = detectors.save_onnx(str(tmp_path / "m.onnx"), "yolo_v8")
+    (tmp_path / "names.txt").write_text("a\nb")
+    code, out, err = inspect(capsys, path, "--task", "detect", "--class_names", tmp_path / "names.txt")
+    assert code == 2
+    assert "with 2 labels is none of YOLO's" in err
+    assert row(out, "output") == ["output0: float32 [?, 7, 12]"]

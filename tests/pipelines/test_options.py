@@ -11,6 +11,8 @@ import pytest
 
 from beam_vision.errors import JobError, UsageError
 from beam_vision.pipelines import cli, job, options
+from beam_vision.sources.checked import BOXES_ON
+from beam_vision.sources.spec import FORMATS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ def parser():
 def test_help_shows_types_choices_defaults_and_an_example():
     text = " ".join(parser().format_help().split())
     assert "labels for each image (int, default: 5)" in text
-    assert "{auto,folder,glob,csv,jsonl,parquet,tfrecord}" in text
+    assert "{auto,folder,glob,csv,jsonl,parquet,tfrecord,coco,voc,yolo}" in text
     assert "beam-vision example ..." in text
     assert "where to write (str, required)" in text
 
@@ -164,3 +166,9 @@ def test_errors_become_exit_codes(capsys):
     assert job.guarded(fail_with(JobError("too many failed")), []) == 1
     assert job.guarded(lambda argv: 0, []) == 0
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_formats_on_the_command_line_are_those_of_sources():
+    choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(options.SourceOptions)}
+    assert choices["format"] == FORMATS
+    assert choices["boxes_on"] == BOXES_ON

@@ -60,7 +60,7 @@ def observe_files(folder, names):
     """What TFXIO's decoder sees in the shards."""
     from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
-    decoder = ExamplesToRecordBatchDecoder(schema.build([], images=False).SerializeToString())
+    decoder = ExamplesToRecordBatchDecoder(schema.for_reading().SerializeToString())
     parts = []
     for name in names:
         with open(Path(folder) / name, "rb") as file:
@@ -76,7 +76,8 @@ def make_dataset(folder, refs, **changes):
     job = Job(folder=str(folder), **{"settings": EncodeSettings(), **settings, **changes})
     counts, plans = plan_shards(job, [item_of(ref) for ref in refs])
     classes = sorted({label for ref in refs for label in ref.labels})
-    writer = ShardWriter(job, classes, read=read)
+    box_classes = sorted({box.label for ref in refs for box in ref.boxes if box.label})
+    writer = ShardWriter(job, classes, box_classes, read=read)
     infos = [writer.write(plan, lambda seconds: None) for plan in plans]
     writer.close()
     failures = {}
@@ -85,4 +86,4 @@ def make_dataset(folder, refs, **changes):
             failures[failure.reason] = failures.get(failure.reason, 0) + 1
     observed = observe_files(folder, [plan.name for plan in plans])
     found = Found(infos=infos, observed=observed, problems=[], inputs=len(refs), failed_by_reason=failures)
-    return commit(job, DatasetPlan(counts, classes), found)
+    return commit(job, DatasetPlan(counts, classes, box_classes), found)

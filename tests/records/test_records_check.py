@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from beam_vision.records.example import from_example, to_example
 from beam_vision.records.manifest import Shard, read_manifest
 from beam_vision.testing.images import photo
 from beam_vision.tfrecord_io import Example, read_records, write_record
+from beam_vision.types import Box
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def check(dataset):
             checker = ShardChecker(
                 str(dataset),
                 manifest,
-                kinds=verify.kinds_of(schema.build(manifest.classes)),
+                kinds=verify.kinds_of(schema.build(manifest.classes, box_classes=manifest.box_classes)),
                 decode=check_settings(10**8) if decode else None,
                 pool=pool,
             )
@@ -172,6 +174,110 @@ def test_a_feature_that_is_not_as_in_the_schema(check, dataset, shard, name, val
     found = check(rewrite(dataset / shard.name, [example.SerializeToString(), *records[1:]]))
     assert [problem.what for problem in found[Problem]] == [f"feature {name!r} {said}"]
     assert len(found[bytes]) == len(records) - 1, "TFXIO never sees what it would stumble over"
+
+
+BOX = Box(0.25, 0.25, 0.5, 1, "dog", area_px=9.0)
+
+
+class TestBoxes:
+    @pytest.fixture
+    def dataset(self, lake, tmp_path):
+        refs = [
+            replace(ref, boxes=[Box(0, 0, 9, 9, "cat"), Box(1, 1, 20, 9, "dog", crowd=True)][: n % 3])
+            for n, ref in enumerate(refs_of(lake))
+        ]
+        manifest = make_dataset(tmp_path / "out", refs)
+        assert manifest.boxes == {"cat": 16, "dog": 8}
+        return tmp_path / "out"
+
+    def test_sound_ones(self, check, shard):
+        found = check(shard)
+        assert found[Problem] == []
+        assert sum(found[Checked][0].boxes.values()) > 0
+
+    @pytest.mark.parametrize(
+        ("box", "number", "said"),
+        [
+            (
+                replace(BOX, xmax=1.5),
+                2,
+                "box 0 (0.25, 0.25, 1.5, 1.0) (xmin, ymin, xmax, ymax) is no box in 0..1",
+            ),
+            (replace(BOX, ymin=-0.5), 2, "box 0 ("),
+            (replace(BOX, xmax=0.25), 2, "box 0 ("),
+            (replace(BOX, ymin=math.nan), 2, "box 0 ("),
+            (replace(BOX, area_px=-1.0), 2, "box 0 has an area of -1.0 pixels"),
+            (replace(BOX, area_px=math.nan), 2, "box 0 has an area of nan pixels"),
+            (BOX, 1, "boxes ['dog'] have ids [1], by the label map [2]"),
+            (replace(BOX, label="pig"), 2, "category 'pig' is not in the class list"),
+        ],
+    )
+    def test_one_that_is_wrong(self, check, dataset, shard, box, number, said):
+        records = records_of(dataset / shard.name)
+        bad = replace(records[1], boxes=(box,), box_ids=(number,))
+        problems = check(rewrite(dataset / shard.name, [records[0], bad, *records[2:]]))[Problem]
+        assert len(problems) == 1, problems
+        assert problems[0].what.startswith(said)
+        assert problems[0].where.startswith("record 1 at byte ")
+
+    def test_boxes_without_ids(self, check, dataset, shard):
+        records = records_of(dataset / shard.name)
+        bad = replace(records[1], boxes=(BOX,), box_ids=())
+        problems = check(rewrite(dataset / shard.name, [records[0], bad, *records[2:]]))[Problem]
+        assert [problem.what for problem in problems] == ["boxes ['dog'] have ids [], by the label map [2]"]
+
+    def test_more_labels_than_corners(self, check, dataset, shard):
+        records = records_of(dataset / shard.name)
+        example = Example.FromString(to_example(replace(records[0], boxes=(BOX,), box_ids=(2,))))
+        example.features.feature["image/object/class/text"].bytes_list.value.append(b"dog")
+        found = check(rewrite(dataset / shard.name, [example.SerializeToString(), *records[1:]]))[Problem]
+        said = "feature 'image/object/class/text' has 2 values, 'image/object/bbox/xmin' has 1"
+        assert [problem.what for problem in found] == [said]
+
+    def test_the_label_map(self, dataset):
+        manifest = read_manifest(str(dataset))
+        path = dataset / "label_map.pbtxt"
+        assert verify.check_label_map(str(dataset), manifest) == []
+        path.write_text(path.read_text().replace("dog", "fox"))
+        (problem,) = verify.check_label_map(str(dataset), manifest)
+        assert problem.what.startswith("its ids are not those")
+        path.unlink()
+        assert verify.check_label_map(str(dataset), manifest) == [Problem("label_map.pbtxt", "", "missing")]
+
+    def test_counts(self, dataset):
+        manifest = read_manifest(str(dataset))
+        checked = [
+            Checked(split.shards[0].name, name, split.images, 1, split.classes, split.boxes)
+            for name, split in manifest.splits.items()
+        ]
+        assert verify.check_counts(manifest, checked) == []
+        fewer = replace(checked[0], boxes={**checked[0].boxes, "dog": 99})
+        (problem,) = verify.check_counts(manifest, [fewer, *checked[1:]])
+        assert problem.what.startswith("99 boxes are of category 'dog', by the manifest ")
+
+    def test_a_dataset_of_an_earlier_version_is_read(self, check, dataset, shard):
+        """It has boxes without ids, and a manifest that says nothing of them."""
+        value = json.loads((dataset / "manifest.json").read_text())
+        new = ("box_classes", "boxes", "most_boxes", "boxes_clipped", "annotations_failed")
+        value = {name: member for name, member in value.items() if not name.startswith(new)}
+        for split in value["splits"].values():
+            del split["boxes"]
+        (dataset / "manifest.json").write_text(json.dumps(value))
+        manifest = read_manifest(str(dataset))
+        assert (manifest.box_classes, manifest.most_boxes, manifest.annotations_failed) == ([], 0, 0)
+        records = [
+            replace(record, box_ids=(), boxes=[Box(0, 0, 0.5, 1, b.label) for b in record.boxes])
+            for record in records_of(dataset / shard.name)
+        ]
+        checker = ShardChecker(
+            str(dataset),
+            manifest,
+            kinds=verify.kinds_of(verify.read_schema(str(dataset))[0]),
+            decode=None,
+            pool=ThreadPoolExecutor(1),
+        )
+        found = list(checker.check(rewrite(dataset / shard.name, records)))
+        assert [one for one in found if isinstance(one, Problem)] == []
 
 
 def test_images_need_not_be_decoded(check, dataset, shard):

@@ -1,6 +1,8 @@
 """Nothing is committed unless every image is accounted for and every record read back as it was written."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -37,13 +39,13 @@ def info(name, split, cats, dogs, **changes):
     return replace(shard, **changes)
 
 
-def seen(images, classes):
+def seen(images, classes, boxes=None):
     features = {
         feature.name: FeatureSeen(images, 1, 1, frozenset({"INT" if feature.type == 2 else "BYTES"}))
-        for feature in build([], images=False).feature
+        for feature in build([], box_classes=boxes or (), images=False).feature
         if feature.presence.min_fraction
     }
-    return Observed(images, features, classes)
+    return Observed(images, features, classes, boxes or {})
 
 
 @pytest.fixture
@@ -85,6 +87,8 @@ def test_the_manifest_adds_it_all_up(job, found):
     assert train.std_rgb == [25**0.5, 25**0.5, 25**0.5]
     assert [shard.name for shard in train.shards] == sorted(shard.name for shard in train.shards)
     assert manifest.run_id == "r7"
+    assert (manifest.box_classes, manifest.boxes, manifest.annotations_failed) == ([], {}, 0)
+    assert not (Path(job.folder) / "label_map.pbtxt").exists()
 
 
 def test_the_dataset_digest_is_of_the_records(job, found):
@@ -95,6 +99,62 @@ def test_the_dataset_digest_is_of_the_records(job, found):
     )
     other = replace(found, infos=[replace(found.infos[0], sha256="other"), *found.infos[1:]])
     assert commit(job, PLAN, other).dataset_digest != digest
+
+
+def failed(key, reason):
+    return Failure(key, f"boxes.csv:{key}", "annotation", reason, "d")
+
+
+@pytest.fixture
+def with_boxes(found):
+    """Shards with boxes, one of them kept from an earlier run."""
+    changes = [
+        {"boxes": {"ox": 2, "cow": 1}, "most_boxes": 2, "boxes_clipped": 1},
+        {"boxes": {"cow": 4}, "most_boxes": 4, "annotation_failures": (failed("b", "bad_box"),)},
+        {"annotation_failures": (failed("c", "unknown_category"), failed("a", "bad_box"))},
+    ]
+    infos = [replace(info, **change) for info, change in zip(found.infos, changes, strict=True)]
+    observed = seen(7, {"cat": 4, "dog": 3}, {"ox": 2, "cow": 5})
+    return replace(found, infos=infos, observed=observed)
+
+
+BOX_PLAN = replace(PLAN, box_classes=["cow", "it's", "ox"])
+
+
+def test_boxes_are_added_up_and_their_failures_written(job, with_boxes, tmp_path):
+    manifest = commit(replace(job, attempt=3), BOX_PLAN, with_boxes)
+    assert read_manifest(job.folder) == manifest
+    assert manifest.box_classes == ["cow", "it's", "ox"]
+    assert manifest.boxes == {"cow": 5, "it's": 0, "ox": 2}
+    assert manifest.splits["train"].boxes == {"cow": 5, "it's": 0, "ox": 2}
+    assert manifest.splits["test"].boxes == {"cow": 0, "it's": 0, "ox": 0}
+    assert (manifest.most_boxes, manifest.boxes_clipped) == (4, 1)
+    assert (manifest.annotations_failed, manifest.annotations_failed_by_reason) == (
+        3,
+        {"bad_box": 2, "unknown_category": 1},
+    )
+    assert (manifest.inputs, manifest.failed) == (9, 2), "annotations are no images"
+    lines = (tmp_path / "annotation_failures" / "part-00000.jsonl").read_text().splitlines()
+    assert [Failure(**json.loads(line)) for line in lines] == [
+        replace(failure, run_id="r7", attempt=3)
+        for failure in (failed("a", "bad_box"), failed("b", "bad_box"), failed("c", "unknown_category"))
+    ]
+    assert (tmp_path / "label_map.pbtxt").read_text() == (
+        "item {\n  id: 1\n  name: 'cow'\n}\nitem {\n  id: 2\n  name: 'it\\'s'\n}\n"
+        "item {\n  id: 3\n  name: 'ox'\n}\n"
+    )
+
+
+def test_what_an_earlier_run_left_of_boxes_goes(job, found, with_boxes, tmp_path):
+    commit(job, BOX_PLAN, with_boxes)
+    commit(job, PLAN, found)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "schema.pbtxt"]
+
+
+def test_boxes_that_read_back_otherwise_are_not_committed(job, with_boxes):
+    observed = replace(with_boxes.observed, boxes={"ox": 2, "cow": 4})
+    with pytest.raises(JobError, match="the boxes read back are not those"):
+        commit(job, BOX_PLAN, replace(with_boxes, observed=observed))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What of an image is stored: which files as they are, which anew, and that pixels and boxes survive."""
+"""What of an image is stored: which files as they are, which anew, and that pixels survive."""
 
 import io
 import math
@@ -22,7 +22,6 @@ from beam_vision.testing.images import (
     png_with_chunk,
     turned,
 )
-from beam_vision.types import Box
 
 PIXELS = photo(3, 60, 40)
 GREY = PIXELS[:, :, 0]
@@ -157,24 +156,11 @@ def test_max_pixels():
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("max_side", [None, 20])
-def test_boxes_are_fractions_of_the_upright_image(orientation, max_side):
-    data = turned(PIXELS, orientation)
-    stored = store(data, EncodeSettings(max_side_px=max_side), [Box(6, 4, 30, 40, label="cat", score=0.5)])
-    assert stored.boxes == (Box(0.1, 0.1, 0.5, 1.0, label="cat"),)
-
-
-def test_boxes_are_cut_at_the_edge():
-    stored = store(PLAIN["png"], EncodeSettings(), [Box(-6, -4, 90, 20)])
-    assert stored.boxes == (Box(0.0, 0.0, 1.0, 0.5),)
-
-
-@pytest.mark.parametrize(
-    "box", [Box(60, 0, 70, 10), Box(5, 5, 5, 9), Box(9, 9, 5, 5), Box(0, 0, math.nan, 4)]
-)
-def test_boxes_without_area_fail_the_image(box):
-    with pytest.raises(VisionError, match="no area") as caught:
-        store(PLAIN["png"], EncodeSettings(), [box])
-    assert caught.value.reason is Reason.BAD_MANIFEST_ROW
+def test_the_size_and_orientation_of_the_original_are_told(orientation, max_side):
+    """Boxes are resolved by them."""
+    stored = store(turned(PIXELS, orientation), EncodeSettings(max_side_px=max_side))
+    assert (stored.upright_px, stored.orientation) == ((60, 40), orientation)
+    assert (stored.width_px, stored.height_px) == ((20, 13) if max_side else (60, 40))
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 5))

@@ -43,6 +43,7 @@ def test_keys_spread_evenly():
 OURS = [
     "manifest.json",
     "schema.pbtxt",
+    "label_map.pbtxt",
     "train-00000-of-00001.tfrecord",
     "train-00000-of-00001.tfrecord.json",
     "train-00000-of-00001.tfrecord.0123abcd.tmp",
@@ -67,6 +68,7 @@ def test_folders_that_may_be_written_to(tmp_path):
     layout.check_output(str(tmp_path / "absent"))
     layout.check_output(str(tmp_path))
     (tmp_path / "failures").mkdir()
+    (tmp_path / "annotation_failures").mkdir()
     for name in OURS:
         (tmp_path / name).write_text("{}" if name != "manifest.json" else '{"kind": "beam-vision tfrecords"}')
     layout.check_output(str(tmp_path))
@@ -102,3 +104,18 @@ def test_orphans_are_removed_and_nothing_else(tmp_path):
     assert storage.list_folder(str(tmp_path)) == sorted(
         [keep, f"{keep}.json", "manifest.json", "photo.jpg", "schema.pbtxt"]
     )
+
+
+def test_a_label_map_stays_where_there_are_boxes(tmp_path):
+    (tmp_path / "label_map.pbtxt").touch()
+    assert layout.remove_orphans(str(tmp_path), [], label_map=True) == []
+    assert layout.remove_orphans(str(tmp_path), []) == ["label_map.pbtxt"]
+
+
+def test_a_foreign_manifest_is_read_once(tmp_path, monkeypatch):
+    (tmp_path / "manifest.json").write_text('{"kind": "beam-vision table"}')
+    read, found = storage.read_json, []
+    monkeypatch.setattr(storage, "read_json", lambda path: found.append(path) or read(path))
+    with pytest.raises(UsageError, match="but of beam-vision table"):
+        layout.check_output(str(tmp_path))
+    assert len(found) == 1

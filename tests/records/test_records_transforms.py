@@ -167,7 +167,7 @@ def test_shards_are_written_counted_and_read_back(lake, tmp_path):
         listed = pipeline | beam.Create(refs)
         written = (listed | fingerprints(), listed) | PlanShards(job) | WriteShards(job, read)
         records, problems = written.good | ReadBack(job.folder)
-        observed = records | ObserveRecords(schema.build((), images=False))
+        observed = records | ObserveRecords(schema.for_reading())
         return {"infos": written.good, "failed": written.failed, "observed": observed, "problems": problems}
 
     found, counters = collect_with_counters(build)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from beam_vision.records.shard import ShardInfo, ShardPlan, finished
 from beam_vision.records.splits import SplitRule
 from beam_vision.records.writer import ShardWriter
 from beam_vision.tfrecord_io import Example, read_records
-from beam_vision.types import Box
+from beam_vision.types import Box, BoxFrame, Fault
 
 CLASSES = ["blue", "green", "red"]
 NAME = "train-00000-of-00001.tfrecord"
@@ -33,7 +34,7 @@ def plan(lake):
 def writer(tmp_path):
     made = []
 
-    def make(read=read, classes=CLASSES, **changes):
+    def make(read=read, classes=CLASSES, box_classes=(), **changes):
         job = Job(
             folder=str(tmp_path / "out"),
             **{
@@ -44,7 +45,7 @@ def writer(tmp_path):
                 **changes,
             },
         )
-        made.append(ShardWriter(job, classes, read=read))
+        made.append(ShardWriter(job, classes, box_classes, read=read))
         return made[-1]
 
     yield make
@@ -115,11 +116,15 @@ def test_labels_attributes_and_boxes(writer, plan, tmp_path):
         boxes=(Box(0, 0, 8, 6, "x"),),
     )
     none = replace(plan.items[1].ref, labels=())
-    info = write(writer(), replace(plan, items=[item_of(several), item_of(none)]))
+    info = write(writer(box_classes=["w", "x"]), replace(plan, items=[item_of(several), item_of(none)]))
     first, second = records_in(tmp_path / "out" / NAME)
     assert (first.labels, first.label_ids) == (("red", "blue"), (2, 0))
     assert first.attributes == {"camera": "7"}
     assert [box.label for box in first.boxes] == ["x"]
+    assert (first.box_ids, second.box_ids) == ((2,), ())
+    assert first.for_detection
+    assert second.for_detection
+    assert (info.boxes, info.most_boxes, info.boxes_clipped) == ({"x": 1}, 1, 0)
     assert (second.labels, second.label_ids, second.boxes) == ((), (), ())
     assert (info.classes, info.unlabelled, info.most_labels) == ({"red": 1, "blue": 1}, 1, 2)
 
@@ -148,6 +153,51 @@ def test_failures_stand_in_the_side_car_and_the_others_in_the_file(writer, plan,
     } - failed
 
 
+def annotated(plan):
+    """The plan with boxes on its first images: a good one, a cut one, two bad ones, one unknown."""
+    boxes = [
+        Box(0, 0, 8, 6, "x", area_px=10.0, crowd=True),
+        Box(-5, 0, 8, 6, "w"),
+        Box(5, 5, 5, 5, "x"),
+        Box(0, 0, 1, math.nan, "x"),
+        Box(0, 0, 5, 5, "y"),
+    ]
+    fault = Fault("instances.json: annotation 3", "bad_box", "it has no\nbbox")
+    items = list(plan.items)
+    items[0] = replace(items[0], ref=replace(items[0].ref, boxes=boxes, faults=(fault,)))
+    items[1] = replace(items[1], ref=replace(items[1].ref, boxes=boxes[:2] * 2))
+    return replace(plan, items=items)
+
+
+def test_an_annotation_that_fails_leaves_its_image_and_the_other_boxes(writer, plan, tmp_path):
+    plan = annotated(plan)
+    info = write(writer(box_classes=["w", "x"], attempt=2), plan)
+    key, uri = plan.items[0].ref.key, plan.items[0].ref.uri
+    assert (info.images, info.failures) == (24, ())
+    assert (info.boxes, info.most_boxes, info.boxes_clipped) == ({"x": 3, "w": 3}, 4, 3)
+    assert [(f.key, f.uri, f.stage, f.reason, f.attempt, f.run_id) for f in info.annotation_failures] == [
+        (key, "instances.json: annotation 3", "annotation", "bad_box", 2, "r1"),
+        (key, f"{uri}: box 3", "annotation", "bad_box", 2, "r1"),
+        (key, f"{uri}: box 4", "annotation", "bad_box", 2, "r1"),
+        (key, f"{uri}: box 5", "annotation", "unknown_category", 2, "r1"),
+    ]
+    assert info.annotation_failures[0].detail == "it has no bbox"
+    first = records_in(tmp_path / "out" / NAME)[0]
+    assert [(box.label, box.crowd) for box in first.boxes] == [("x", True), ("w", False)]
+    side_car = json.loads((tmp_path / "out" / f"{NAME}.json").read_text())
+    assert {(f["run_id"], f["attempt"]) for f in side_car["annotation_failures"]} == {("", 1)}
+
+
+def test_a_kept_shard_tells_the_same_of_its_annotations(writer, plan):
+    plan = annotated(plan)
+    info = write(writer(box_classes=["w", "x"]), plan)
+    kept = writer(box_classes=["w", "x"], resume=True, run_id="r2").write_or_keep(plan, lambda seconds: None)
+    assert kept.kept
+    for f in info.annotation_failures:
+        assert replace(f, run_id="") in kept.annotation_failures
+    assert kept == replace(info, annotation_failures=kept.annotation_failures)
+
+
 def test_a_shard_without_images_is_an_empty_file(writer, plan, tmp_path):
     info = write(writer(), replace(plan, items=[]))
     assert (info.images, info.bytes, (tmp_path / "out" / NAME).read_bytes()) == (0, 0, b"")
@@ -166,8 +216,8 @@ class TestFinished:
         """``done(plan, ...)``: whether the shard, once written, counts as finished."""
         write(writer(), plan)
 
-        def is_finished(plan=plan, settings=None, classes=CLASSES, **options):
-            digest = plan.digest(settings or EncodeSettings(), classes)
+        def is_finished(plan=plan, settings=None, classes=CLASSES, box_classes=(), **options):
+            digest = plan.digest(settings or EncodeSettings(), classes, box_classes)
             return finished(str(tmp_path / "out"), plan, digest, **options)
 
         return is_finished
@@ -185,6 +235,11 @@ class TestFinished:
         ref = replace(plan.items[0].ref, labels=("red",))
         assert not done(replace(plan, items=[replace(plan.items[0], ref=ref), *plan.items[1:]]))
         assert not done(replace(plan, items=[replace(plan.items[0], sha256="0"), *plan.items[1:]]))
+        assert not done(box_classes=["x"])
+        assert not done(annotated(plan))
+        for change in ({"frame": BoxFrame("stored")}, {"faults": (Fault("a", "bad_box", "b"),)}):
+            ref = replace(plan.items[0].ref, **change)
+            assert not done(replace(plan, items=[replace(plan.items[0], ref=ref), *plan.items[1:]]))
 
     def test_another_version_of_the_writer_is_not(self, done, monkeypatch):
         from beam_vision.records import shard

@@ -185,7 +185,7 @@ def test_thumbnail_is_small_and_keeps_its_shape(tmp_path):
     import base64
     import io
 
-    uri = thumbnails.data_uri(path.read_bytes())
+    uri = thumbnails.picture(path.read_bytes()).data_uri
     small = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
     assert small.size == (112, 28)
     red, green, blue = small.getpixel((50, 10))

@@ -151,7 +151,7 @@ def test_errors_are_one_line_and_name_the_columns(folder, statement, message):
     with pytest.raises(UsageError) as caught:
         ask(folder, statement)
     assert message in str(caught.value)
-    assert "(columns: key, uri, label, embedding, width," in str(caught.value)
+    assert "its columns: key, uri, label, embedding, width," in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -15,7 +15,7 @@ SETTINGS = RowSettings(task="embed", embedding_dim=2, model_digest="m", preproce
 
 def rows(keys, width=1):
     vector = np.array([1, 0], "<f4").tobytes()
-    return [Prediction(ImageRef(key, f"/{key}"), width, 1, embedding=vector) for key in keys]
+    return [(Prediction(ImageRef(key, f"/{key}"), width, 1, embedding=vector),) for key in keys]
 
 
 def stage(folder, keys, run_id="run", width=1):
@@ -31,7 +31,7 @@ def test_a_staged_file_is_named_by_its_content_so_a_retry_changes_nothing(tmp_pa
     assert stage(tmp_path, ["a", "b"]) == first
     assert keys_in(first.path) == ["a", "b"]
     assert [path.name for path in tmp_path.iterdir()] == [first.path.rpartition("/")[2]]
-    assert (first.rows, first.size_bytes) == (2, (tmp_path / first.path).stat().st_size)
+    assert (first.rows, first.images, first.size_bytes) == (2, 2, (tmp_path / first.path).stat().st_size)
 
 
 def test_what_was_staged_reads_back_as_it_was_described(tmp_path):
@@ -48,7 +48,7 @@ def test_of_rows_with_one_key_the_first_stays(tmp_path):
         stage(tmp_path / "3", ["d"]),
         stage(tmp_path / "4", ["b", "c"], width=4),
     ]
-    repeated = parts.find_repeated(files)
+    repeated = parts.find_repeated(files, SETTINGS)
     assert repeated == {files[1].path: (0,), files[3].path: (0, 1)}
     tasks, stay = parts.plan_parts(files, repeated, run_id="r")
     assert stay == []
@@ -61,8 +61,8 @@ def test_of_rows_with_one_key_the_first_stays(tmp_path):
 
 def test_a_collision_of_hashes_is_not_a_repetition(tmp_path):
     one, other = stage(tmp_path, ["a"]), stage(tmp_path, ["b"])
-    collided = RowFile(other.path, other.rows, other.size_bytes, one.key_hashes)
-    assert parts.find_repeated([one, collided]) == {}
+    collided = RowFile(other.path, 1, 1, other.size_bytes, one.key_hashes)
+    assert parts.find_repeated([one, collided], SETTINGS) == {}
 
 
 @given(st.lists(st.lists(st.integers(0, 12), max_size=6, unique=True), max_size=5))
@@ -76,11 +76,11 @@ def test_repeated_rows_are_those_that_a_plain_loop_finds(tmp_path_factory, drawn
         seen |= set(texts)
         if twice:
             expected[files[-1].path] = twice
-    assert parts.find_repeated(files) == expected
+    assert parts.find_repeated(files, SETTINGS) == expected
 
 
 def file(name, size_bytes, is_part=False, rows=1):
-    return RowFile(f"/t/{name}", rows, size_bytes, bytes(8 * rows), is_part)
+    return RowFile(f"/t/{name}", rows, rows, size_bytes, bytes(8 * rows), is_part)
 
 
 def test_files_are_gathered_into_parts_of_the_size_asked_for():

@@ -174,7 +174,7 @@ def test_the_same_key_twice_leaves_one_row(tmp_path):
 def test_images_that_are_not_accounted_for_are_not_committed(tmp_path):
     write(tmp_path, RUNS[0], [prediction("a")], [failure("x")])
     before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
-    with pytest.raises(JobError, match="5 images came in, but 1 rows were made"):
+    with pytest.raises(JobError, match="5 images came in, but 1 came out"):
         write(tmp_path, RUNS[1], [prediction("b")], inputs=5)
     assert list(rows(tmp_path)) == ["a"]
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
@@ -186,7 +186,7 @@ def test_images_that_are_not_accounted_for_are_not_committed(tmp_path):
 def stage(folder, run_id, keys, settings=SETTINGS):
     plan = output.plan_output(str(folder), run_id, settings)
     return parts.stage(
-        plan.staging("rows"), [prediction(key, settings=settings) for key in keys], settings, run_id
+        plan.staging("rows"), [(prediction(key, settings=settings),) for key in keys], settings, run_id
     )
 
 
@@ -236,8 +236,10 @@ def test_of_a_row_in_the_table_and_staged_too_the_one_in_the_table_stays(tmp_pat
 def commit_steps(folder, run_id, keys, resume=False):
     """The steps of a run's end, one by one, to be stopped after any of them."""
     plan = output.plan_output(str(folder), run_id, SETTINGS, resume=resume)
-    staged = [parts.stage(plan.staging("rows"), [prediction(key) for key in keys], SETTINGS, run_id)]
-    decided = plan_commit(plan, staged=staged, kept=[], failures=[], inputs=len(keys), already_done=0)
+    staged = [parts.stage(plan.staging("rows"), [(prediction(key),) for key in keys], SETTINGS, run_id)]
+    decided = plan_commit(
+        plan, SETTINGS, staged=staged, kept=[], failures=[], inputs=len(keys), already_done=0
+    )
     written = [parts.write_part(task, plan.staging("parts"), SETTINGS) for task in decided.tasks]
 
     def finish():

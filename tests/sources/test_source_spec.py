@@ -103,7 +103,13 @@ def test_image_root(lake):
         ("lake", "csv", "needs one manifest"),
         ("m.csv", "parquet", "not a Parquet file"),
         ("lake", "glob", "folder among patterns"),
-        ("lake", "coco", "none of auto, folder"),
+        ("lake", "imagenet", "none of auto, folder"),
+        ("lake", "coco", "needs one JSON file"),
+        ("m.csv", "coco", "not JSON"),
+        ("m.csv", "voc", "needs the folder of XML files"),
+        ("lake", "voc", "holds no .xml file"),
+        ("lake", "yolo", "holds no .txt file"),
+        ("none", "yolo", "needs one folder or data.yaml"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(lake, monkeypatch, images, format, message):

@@ -7,7 +7,7 @@ from beam_vision.errors import UsageError, VisionError
 from beam_vision.sources.listing import Skipped
 from beam_vision.sources.tfrecord import RecordRef, list_shards, parse_record, read_chunk, scan_shard
 from beam_vision.tfrecord_io import OVERHEAD_BYTES, Example, write_record
-from beam_vision.types import Box, Failure, ImageRef
+from beam_vision.types import Box, BoxFrame, Failure, ImageRef
 
 
 def example(**features):
@@ -58,9 +58,51 @@ def test_a_record_of_ours_becomes_the_image_it_was():
         uri="/lake/cat/1.jpg ",
         labels=("cat", "pet"),
         split="train",
-        boxes=(Box(50.0, 50.0, 100.0, 100.0, "nose"),),
+        boxes=(Box(0.25, 0.5, 0.5, 1.0, "nose"),),
         attributes={"weather": "rain", "n": "3"},
+        frame=BoxFrame("auto", relative=True, width_px=200, height_px=100),
     )
+
+
+CORNERS = {f"image__object__bbox__{corner}": [0.25, 0.5] for corner in ("xmin", "ymin")} | {
+    f"image__object__bbox__{corner}": [0.75, 1.0] for corner in ("xmax", "ymax")
+}
+
+
+def boxes_of(**features):
+    return parse_record(example(image__encoded=b"x", **CORNERS | features), "/d/x.tfrecord", 3).ref
+
+
+def test_all_that_the_object_detection_api_says_of_a_box():
+    ref = boxes_of(
+        image__width=20,
+        image__height=10,
+        image__object__class__text=["cat", "dog"],
+        image__object__is_crowd=[1, 0],
+        image__object__area=[50.0, 0.0],
+    )
+    assert ref.boxes == (
+        Box(0.25, 0.25, 0.75, 0.75, "cat", crowd=True, area_px=0.25),  # 50 of 200 pixels
+        Box(0.5, 0.5, 1.0, 1.0, "dog"),
+    )
+    assert ref.frame == BoxFrame("auto", True, 20, 10)
+    ref = boxes_of(image__object__class__label=[7, 18], image__object__difficult=[0, 1])
+    assert [(box.label, box.crowd) for box in ref.boxes] == [("7", False), ("18", True)]
+    assert ref.frame == BoxFrame("auto", True)
+    assert [box.area_px for box in boxes_of(image__object__area=[50.0, 9.0]).boxes] == [0.0, 0.0]
+
+
+def test_a_box_that_is_not_usable_is_a_fault_of_its_record():
+    ref = boxes_of(image__object__bbox__xmax=[0.25, 0.75])
+    assert [box.xmin for box in ref.boxes] == [0.5]
+    assert [(fault.place, fault.reason) for fault in ref.faults] == [("x.tfrecord#3: box 1", "bad_box")]
+    assert len(boxes_of(image__object__bbox__ymin=[float("nan"), float("inf")]).faults) == 2
+
+
+def test_features_of_boxes_that_are_not_of_one_length_are_a_bad_record():
+    with pytest.raises(VisionError) as caught:
+        boxes_of(image__object__class__text=["cat"])
+    assert caught.value.reason == "bad_record"
 
 
 def test_a_foreign_record_needs_nothing_but_the_image():

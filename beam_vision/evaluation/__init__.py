@@ -1,0 +1,1 @@
+"""How good predictions are: detections against truth. Only ``transforms`` knows Beam."""

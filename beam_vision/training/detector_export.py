@@ -1,0 +1,122 @@
+"""A trained detector as a bundle whose outputs are those of the TensorFlow Object Detection API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from beam_vision import deps, storage
+from beam_vision.inference.bundle import write_bundle
+from beam_vision.inference.spec import ModelSpec
+from beam_vision.training.detector import HEAT, INPUT, SIDES, STRIDE_PX
+
+if TYPE_CHECKING:
+    import keras
+
+TRAINING_FILE = "training.json"
+SIGNATURE = "serving_default"
+BOXES, SCORES, CLASSES, COUNT = (
+    *("detection_boxes", "detection_scores", "detection_classes"),
+    "num_detections",
+)
+MOST = 50
+LEAST_SCORE = 0.01
+
+
+def find_peaks(heat_logits: Any, sides: Any, *, most: int = MOST) -> dict[str, Any]:
+    """The detections: cells that say more of a class than their eight neighbours do.
+
+    Args:
+      heat_logits: float32 ``[N, rows, columns, classes]``.
+      sides: float32 ``[N, rows, columns, 4]``, as the model gives them.
+      most: detections an image.
+
+    Returns:
+      As in the TensorFlow Object Detection API: ``detection_boxes`` float32 ``[N, most, 4]``, relative ymin,
+      xmin, ymax, xmax, cut off at the image's edges; ``detection_scores`` float32 ``[N, most]``, highest
+      first; ``detection_classes`` float32 ``[N, most]``, from 1; ``num_detections`` float32 ``[N]``: so many
+      have a score of :data:`LEAST_SCORE` or more, and only they count.
+    """
+    tf = deps.need("tensorflow")
+    number, rows, columns, classes = tf.unstack(tf.shape(heat_logits))
+    scores = tf.sigmoid(heat_logits)
+    peaks = tf.where(tf.nn.max_pool2d(scores, 3, 1, "SAME") == scores, scores, 0.0)
+    flat = tf.reshape(peaks, [number, -1])
+    best, at = tf.math.top_k(flat, tf.minimum(most, tf.shape(flat)[1]))
+    cell, class_id = at // classes, at % classes
+    x = (tf.cast(cell % columns, tf.float32) + 0.5) * STRIDE_PX
+    y = (tf.cast(cell // columns, tf.float32) + 0.5) * STRIDE_PX
+    left, up, right, down = tf.unstack(
+        tf.gather(tf.reshape(sides, [number, -1, 4]), cell, batch_dims=1), axis=-1
+    )
+    size = tf.cast(tf.stack([rows, columns, rows, columns]) * STRIDE_PX, tf.float32)
+    boxes = tf.stack([y - up, x - left, y + down, x + right], axis=-1) / size
+    return {
+        BOXES: tf.clip_by_value(boxes, 0.0, 1.0),
+        SCORES: best,
+        CLASSES: tf.cast(class_id + 1, tf.float32),
+        COUNT: tf.reduce_sum(tf.cast(best >= LEAST_SCORE, tf.float32), axis=1),
+    }
+
+
+def export_detector(
+    model: keras.Model,
+    target: str,
+    *,
+    labels: Sequence[str],
+    training: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+    overwrite: bool = False,
+) -> ModelSpec:
+    """Writes the bundle, whole or not at all.
+
+    Args:
+      model: as :func:`beam_vision.training.detector.build_detector` makes it, trained.
+      target: a local folder.
+      labels: the class names, in the order of the model's classes.
+      training: how it was trained, for people; written to ``training.json`` beside the model.
+      metrics: what it is released with.
+      overwrite: whether a bundle that is there may be replaced.
+
+    Returns:
+      The spec, as the bundle holds it.
+    """
+
+    def save(folder: str) -> None:
+        save_detector(model, folder)
+        storage.write_json(storage.join(folder, TRAINING_FILE), dict(training))
+
+    said = {
+        "task": "detect",
+        "detector": "tf_od",
+        "signature": SIGNATURE,
+        "input_kind": "pixels",
+        "height_px": model.input_shape[1],
+        "width_px": model.input_shape[2],
+        "value_range": "0..255",
+        "boxes_output": BOXES,
+        "scores_output": SCORES,
+        "classes_output": CLASSES,
+        "count_output": COUNT,
+        "box_format": "rel_yxyx",
+        "class_offset": 1,
+        "labels": tuple(labels),
+        "metrics": dict(metrics or {}),
+    }
+    return write_bundle(target, save, said, overwrite=overwrite)
+
+
+def save_detector(model: keras.Model, folder: str) -> None:
+    """A SavedModel whose one signature takes uint8 pixels and gives what :func:`find_peaks` gives."""
+    tf = deps.need("tensorflow")
+    pixels = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name=INPUT)
+
+    @tf.function(input_signature=[pixels])
+    def serve(image: Any) -> Any:
+        found = model(image, training=False)
+        return find_peaks(found[HEAT], found[SIDES])
+
+    module = tf.Module()
+    module.model = model
+    module.serve = serve
+    tf.saved_model.save(module, folder, signatures={SIGNATURE: serve})
