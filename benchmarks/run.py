@@ -22,10 +22,17 @@ from pathlib import Path
 
 from benchmarks import lake
 
-EMBED = ("embed_ours", "embed_stock", "embed_tfdata")
-DETECT = ("detect_ours",)
-TFRECORDS = ("tfrecords_ours", "tfrecords_stock", "tfrecords_tfdata")
-LIMITS = ("limit_decode", "limit_model", "limit_decode_320", "limit_detector", "limit_decode_full")
+CONTENDERS = {
+    "embed": ("embed_ours", "embed_stock", "embed_tfdata"),
+    "detect": ("detect_ours",),
+    "tfrecords": ("tfrecords_ours", "tfrecords_stock", "tfrecords_tfdata"),
+}
+LIMITS = {
+    "embed": ("limit_decode", "limit_model"),
+    "detect": ("limit_decode_320", "limit_detector"),
+    "tfrecords": ("limit_decode_full",),
+}
+HEADINGS = {"embed": "Embedding", "detect": "Detection", "tfrecords": "TFRecord creation"}
 TITLES = {
     "ours": "beam-vision",
     "stock": "Beam's stock way",
@@ -70,16 +77,20 @@ def run_once(name: str, count: int, args: argparse.Namespace) -> dict:
     return {"name": name, "count": count, "wall_sec": wall_sec, **facts}
 
 
+def _is_limit(name: str) -> bool:
+    return name.startswith("limit_")
+
+
 def measure(names: tuple[str, ...], args: argparse.Namespace) -> list[dict]:
     """All contenders at both sizes, in turn, ``args.rounds`` times."""
     runs = []
     for round_number in range(args.rounds):
         for name in names:
-            counts = (args.count,) if name in LIMITS else (args.small, args.count)
+            counts = (args.count,) if _is_limit(name) else (args.small, args.count)
             for count in counts:
                 run = run_once(name, count, args)
                 runs.append(run)
-                said = f"{run.get('steady_per_sec', 0):.1f} images/s" if name in LIMITS else ""
+                said = f"{run.get('steady_per_sec', 0):.1f} images/s" if _is_limit(name) else ""
                 took = f"{count:>5} images {run['wall_sec']:7.1f} s"
                 sys.stderr.write(f"round {round_number + 1}: {name:<18} {took} {said}\n")
     return runs
@@ -90,7 +101,7 @@ def figures(runs: list[dict], args: argparse.Namespace) -> dict[str, dict[str, f
     result = {}
     for name in dict.fromkeys(run["name"] for run in runs):
         mine = [run for run in runs if run["name"] == name]
-        if name in LIMITS:
+        if _is_limit(name):
             result[name] = {"rate": statistics.median(run["steady_per_sec"] for run in mine)}
             continue
         small = [run["wall_sec"] for run in mine if run["count"] == args.small]
@@ -122,25 +133,27 @@ def table(found: dict[str, dict[str, float]], names: tuple[str, ...], limit: flo
     return "\n".join(lines)
 
 
-def together(decode: float, model: float) -> float:
-    """The rate of both one after the other: they need the same cores."""
-    return 1 / (1 / decode + 1 / model)
+def together(rates: list[float]) -> float:
+    """The rate of steps one after the other: they need the same cores."""
+    return 1 / sum(1 / rate for rate in rates)
 
 
 def report(found: dict[str, dict[str, float]], args: argparse.Namespace) -> str:
-    decode, model = found["limit_decode"]["rate"], found["limit_model"]["rate"]
-    full = found["limit_decode_full"]["rate"]
-    decode_320, detector = found["limit_decode_320"]["rate"], found["limit_detector"]["rate"]
     shares = ", ".join(f"{share:.0%} of {name}" for name, share in lake.SHARES.items())
+    alone = ", ".join(f"{name} {row['rate']:.1f}" for name, row in found.items() if _is_limit(name))
     return "\n\n".join(
         [
             f"Machine: {machine()}. Lake: {args.count} JPEGs ({shares}). {args.rounds} rounds, sizes "
-            f"{args.small} and {args.count}. Alone: decode and resize to 224 px {decode:.1f} images/s, "
-            f"full decode {full:.1f}, MobileNetV2 {model:.1f}; resize to 320 px {decode_320:.1f}, "
-            f"detector {detector:.1f}.",
-            table(found, EMBED, together(decode, model), "Embedding"),
-            table(found, DETECT, together(decode_320, detector), "Detection"),
-            table(found, TFRECORDS, full, "TFRecord creation"),
+            f"{args.small} and {args.count}. Alone, in images/s: {alone}.",
+            *(
+                table(
+                    found,
+                    CONTENDERS[what],
+                    together([found[name]["rate"] for name in LIMITS[what]]),
+                    HEADINGS[what],
+                )
+                for what in args.only
+            ),
         ]
     )
 
@@ -165,12 +178,15 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=2000, help="images of the larger size")
     parser.add_argument("--small", type=int, default=500, help="images of the smaller size")
     parser.add_argument("--rounds", type=int, default=3, help="how often each contender runs at each size")
+    parser.add_argument(
+        "--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="what to compare"
+    )
     args = parser.parse_args()
     args.folder = args.folder.resolve()
     args.lake = lake.make(args.folder / "lake", args.count)
     args.model = make_model(args.folder / "model")
     args.detector = make_detector(args.folder / "detector")
-    runs = measure(LIMITS + EMBED + DETECT + TFRECORDS, args)
+    runs = measure(tuple(name for what in args.only for name in LIMITS[what] + CONTENDERS[what]), args)
     (args.folder / "runs.json").write_text(json.dumps(runs, indent=1))
     text = report(figures(runs, args), args)
     (args.folder / "figures.md").write_text(text + "\n")

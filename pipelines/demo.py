@@ -45,7 +45,7 @@ class Options:
     image_size: int = option(64, help="side of the model's input in pixels", metavar="PX")
     detection: bool = option(True, help="also make scenes with boxes, train a detector and evaluate it")
     detector_seconds: float = option(90.0, help="how long to train the detector, at most", metavar="SEC")
-    scenes: int = option(1500, help="how many scenes to make for the detector", metavar="N")
+    scenes: int = option(1000, help="how many scenes to make for the detector", metavar="N")
     preflight_only: bool = option(False, help="check everything, say what would be done, run nothing")
 
 

@@ -88,7 +88,14 @@ def _train_step(model: Any, optimizer: Any) -> Any:
     tf = deps.need("tensorflow")
     rows, columns, number = model.output[HEAT].shape[1:]
 
-    @tf.function(reduce_retracing=True)
+    # one trace for all shapes: the last batch of an epoch is smaller, and tracing takes seconds
+    shapes = [
+        tf.TensorSpec(model.input_shape, tf.uint8),
+        tf.TensorSpec([None, None, 4], tf.float32),
+        tf.TensorSpec([None, None], tf.int64),
+    ]
+
+    @tf.function(input_signature=shapes)
     def step(images: Any, boxes: Any, classes: Any) -> Any:
         images, boxes = shifted(images, boxes)
         asked = targets(boxes, classes, rows=rows, columns=columns, number=number)
