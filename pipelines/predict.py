@@ -243,6 +243,20 @@ def held(manifest: TableManifest) -> str:
     return rows if manifest.row_kind == "images" else f"{rows} of {manifest.images:,} images"
 
 
+def draw(table: str, path: str) -> None:
+    """Draws a sample of the images of a table of detections with their boxes."""
+    from beam_vision.reports import contact_sheet, detection, detection_collect
+
+    report = detection_collect.report_of(table)
+    if path.endswith(".png"):
+        scenes = {
+            scene.key: scene for scene in detection.scenes_of(report)
+        }  # one may stand on several sheets
+        contact_sheet.write_contact_sheet(path, list(scenes.values()))
+    else:
+        detection.write_report(path, report)
+
+
 def predict(options: Options, beam_args: list[str], again: Again | None = None) -> int:
     """Runs the job, over all images or (``again``) over those of a dead letter.
 
@@ -263,6 +277,9 @@ def predict(options: Options, beam_args: list[str], again: Again | None = None) 
     if manifest is None or manifest.run_id != run_id:
         raise JobError(f"the run ended without a table at {plan.output.folder}")
     summary = summarise(plan, manifest, time.monotonic() - start)
+    if options.pictures:
+        draw(plan.output.folder, options.pictures)
+        summary = replace(summary, notes=[*summary.notes, f"pictures: {options.pictures}"])
     return jobs.finish(summary, path=options.summary, max_failure_rate=options.max_failure_rate)
 
 

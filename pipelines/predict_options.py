@@ -48,6 +48,12 @@ class Options(ModelOptions, SourceOptions, CommonOptions):
         metavar="N",
     )
     tile_overlap: float = option(0.2, help="share of a tile that its neighbour has too", metavar="SHARE")
+    pictures: str = option(
+        "",
+        help="detect: also draw a sample of the images with their boxes, as a page (.html) or one picture "
+        "(.png)",
+        metavar="FILE",
+    )
     flush_sec: float = option(
         20.0,
         help="write rows once the oldest is so old; what is written outlives a killed run",
@@ -65,6 +71,10 @@ def check(options: Options) -> None:
         raise UsageError(f"--flush_sec is {options.flush_sec}; it must be 0 or more")
     if options.rows == "boxes" and options.task != "detect":
         raise UsageError("--rows boxes goes with --task detect; other tasks find no boxes")
+    if options.pictures and (options.task != "detect" or not options.pictures.endswith((".html", ".png"))):
+        raise UsageError(
+            f"--pictures {options.pictures} goes with --task detect and ends in .html (a page) or .png"
+        )
     if options.tile < 0:
         raise UsageError(f"--tile is {options.tile}; it must be 0 or more")
     if not 0 <= options.tile_overlap < 1:

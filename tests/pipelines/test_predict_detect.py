@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from beam_vision import metrics, table
 from beam_vision.pipelines import cli
@@ -90,6 +91,24 @@ def expected(*, least=0.05, most=100):
         scored = [(label, SCORES[label], box) for label, box in boxes.items() if SCORES[label] >= least]
         made[name] = sorted(scored, key=lambda item: -item[1])[:most]
     return made
+
+
+def test_pictures_show_the_images_with_their_boxes(predict, lake, tmp_path):
+    page, picture = tmp_path / "found.html", tmp_path / "found.png"
+    assert predict(lake, "--pictures", page) == 0
+    shown = page.read_text()
+    assert all(f"{name}.png" in shown for name in ("three", "green", "none"))  # there are more of the others
+    assert "red 0.90" in shown
+    assert predict(lake, "--pictures", picture, "--resume") == 0
+    with Image.open(picture) as sheet:
+        assert sheet.format == "PNG"
+        assert len(sheet.getcolors(1 << 24)) > 20
+
+
+@pytest.mark.parametrize(("task", "name"), [("embed", "found.png"), ("detect", "found.pdf")])
+def test_pictures_of_something_else_are_refused(predict, lake, capsys, task, name):
+    assert predict(lake, "--pictures", name, task=task) == 2
+    assert f"--pictures {name} goes with --task detect" in capsys.readouterr().err
 
 
 def without_run_ids(found):
