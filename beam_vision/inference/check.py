@@ -165,17 +165,14 @@ def completed(spec: ModelSpec, report: Report) -> ModelSpec:
     )
 
 
-def runs_frozen(path: str, model: LoadedModel) -> bool:
+def runs_frozen(model: LoadedModel) -> bool:
     """Whether the model gives the same when its weights are constants."""
     from beam_vision.inference.freeze import alike
-    from beam_vision.inference.loader import load
     from beam_vision.inference.probe import probe_batch
 
-    if model.spec.model_format == "onnx":
-        return False
-    batch = probe_batch(model.spec)
+    batch, frozen = probe_batch(model.spec), model.frozen()
     try:
-        return alike(load(path, replace(model.spec, freeze=True)).run(batch), model.run(batch))
+        return frozen is not model and alike(frozen.run(batch), model.run(batch))
     except (UsageError, VisionError):
         return False
 
@@ -196,7 +193,7 @@ def main(argv: list[str]) -> int:
         _tell(Report(ok=False, detail=str(error)))
         return 0
     _tell(report)
-    _tell(replace(report, freeze=runs_frozen(path, model)))
+    _tell(replace(report, freeze=runs_frozen(model)))
     return 0
 
 

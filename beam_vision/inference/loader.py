@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,20 @@ Call = Callable[[np.ndarray], dict[str, np.ndarray]]
 Errors = tuple[type[Exception], ...]
 
 
+class Functions(NamedTuple):
+    """A TensorFlow model's function, and what it lives by.
+
+    Attributes:
+      as_saved: takes a tensor.
+      concrete: the same as a concrete function, which can be frozen.
+      model: keeps the variables alive, which a signature alone doesn't.
+    """
+
+    as_saved: Callable[[Any], Any]
+    concrete: Any
+    model: Any
+
+
 class LoadedModel:
     """A model ready to run. Weak references to it are possible, which Beam's model sharing needs.
 
@@ -34,7 +49,14 @@ class LoadedModel:
       load_sec: how long loading took.
     """
 
-    def __init__(self, spec: ModelSpec, call: Call, errors: Errors, load_sec: float) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        call: Call,
+        errors: Errors,
+        load_sec: float,
+        functions: Functions | None = None,
+    ) -> None:
         self.spec = spec
         self.activation = spec.activation
         self.multi_label = False
@@ -42,6 +64,14 @@ class LoadedModel:
         self.load_sec = load_sec
         self._call = call
         self._errors = errors
+        self._functions = functions
+
+    def frozen(self) -> LoadedModel:
+        """The same model with its weights as constants, where that can be; it isn't loaded again."""
+        if self._functions is None:
+            return self
+        spec = replace(self.spec, freeze=True)
+        return LoadedModel(spec, _tensorflow_call(spec, self._functions), self._errors, self.load_sec)
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the model on ``batch`` (as :class:`~beam_vision.inference.prepare.InputWriter` makes it).
@@ -147,11 +177,12 @@ def load(path: str, spec: ModelSpec) -> LoadedModel:
         )
     if spec.model_format == "onnx":
         call, errors = _load_onnx(files.path, spec)
-    elif spec.model_format == "keras":
-        call, errors = _load_keras(files.path, spec)
-    else:
-        call, errors = _load_saved_model(files.path, spec)
-    return LoadedModel(spec, call, (*errors, MemoryError), time.monotonic() - start)
+        return LoadedModel(spec, call, (*errors, MemoryError), time.monotonic() - start)
+    read = _load_keras if spec.model_format == "keras" else _load_saved_model
+    functions, errors = read(files.path, spec)
+    call = _tensorflow_call(spec, functions)
+    kept = None if spec.freeze else functions  # constants and variables together take twice the memory
+    return LoadedModel(spec, call, (*errors, MemoryError), time.monotonic() - start, kept)
 
 
 def wanted_outputs(spec: ModelSpec) -> list[str]:
@@ -175,7 +206,7 @@ def _tensorflow_errors(tf: Any) -> Errors:
     return (tf.errors.OpError, ValueError, TypeError, RuntimeError)
 
 
-def _load_saved_model(path: str, spec: ModelSpec) -> tuple[Call, Errors]:
+def _load_saved_model(path: str, spec: ModelSpec) -> tuple[Functions, Errors]:
     tf = _tensorflow()
     try:
         loaded = tf.saved_model.load(path)
@@ -190,26 +221,25 @@ def _load_saved_model(path: str, spec: ModelSpec) -> tuple[Call, Errors]:
             f"the model has no signature {spec.signature!r}; it has {', '.join(loaded.signatures)}"
         )
     as_saved = function if spec.signature == CALL else lambda tensor: function(**{spec.input_name: tensor})
-    # `loaded` goes along: a signature alone doesn't keep the model's variables alive.
-    return _tensorflow_call(spec, as_saved, function, loaded), _tensorflow_errors(tf)
+    return Functions(as_saved, function, loaded), _tensorflow_errors(tf)
 
 
-def _load_keras(path: str, spec: ModelSpec) -> tuple[Call, Errors]:
+def _load_keras(path: str, spec: ModelSpec) -> tuple[Functions, Errors]:
     from beam_vision.inference import keras_model
 
     tf = _tensorflow()
     model = keras_model.with_layer(keras_model.open_model(path), spec.embedding_output)
     function = keras_model.trace(model)
-    return _tensorflow_call(spec, function, function.get_concrete_function(), model), _tensorflow_errors(tf)
+    return Functions(function, function.get_concrete_function(), model), _tensorflow_errors(tf)
 
 
-def _tensorflow_call(spec: ModelSpec, as_saved: Any, concrete: Any, keep: Any) -> Call:
-    """From an array to arrays by ``concrete`` frozen, where ``spec`` says so, else by ``as_saved``."""
+def _tensorflow_call(spec: ModelSpec, functions: Functions) -> Call:
+    """From an array to arrays, by constant weights where ``spec`` says so."""
     import tensorflow as tf
 
-    frozen = freeze(concrete) if spec.freeze else None
-    function = frozen or as_saved
-    kept = None if frozen else keep
+    frozen = freeze(functions.concrete) if spec.freeze else None
+    function = frozen or functions.as_saved
+    kept = None if frozen else functions.model
 
     def call(batch: np.ndarray, keep: Any = kept) -> dict[str, np.ndarray]:
         tensor = tf.constant(batch, tf.string) if batch.dtype == object else tf.constant(batch)
