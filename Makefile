@@ -23,7 +23,7 @@ lint: $(VENV)/.test  ## ruff: style and format
 types: $(VENV)/.test  ## mypy
 	$(BIN)/mypy
 
-bench: $(VENV)/.test  ## benchmarks, paired in one run (about half an hour)
+bench: $(VENV)/.test  ## benchmarks, paired in one run (about 40 minutes)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks.run
 
