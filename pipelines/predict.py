@@ -159,13 +159,10 @@ def notes(plan: Plan) -> list[str]:
 
 
 def seen(plan: Plan) -> list[str]:
-    """What a detector sees of an image, which decides what it finds."""
-    spec = plan.model.spec
-    if plan.rows.task != "detect":
+    """What a detector sees of an image, where the model's notes don't say it already."""
+    if plan.rows.task != "detect" or plan.model.spec.height_px is not None:
         return []
-    if spec.height_px is None:
-        return ["the detector is given whole images and resizes them itself"]
-    return [f"the detector is shown images at {spec.height_px}x{spec.width_px} px, by {spec.resize}"]
+    return ["the detector is given whole images and resizes them itself"]
 
 
 def build(pipeline: beam.Pipeline, options: Options, plan: Plan) -> None:

@@ -126,7 +126,7 @@ def test_boxes_lie_where_they_were_drawn_in_pixels_of_the_upright_image(predict,
     said = json.loads(summary.read_text())
     assert (said["inputs"], said["outputs"], said["failed"]) == (13, 11, 2)
     assert said["failed_by_reason"] == {"not_an_image": 2}
-    assert "the detector is shown images at 64x64 px, by stretch" in said["notes"]
+    assert any("brought to 64 x 64 px (height x width) by stretch" in note for note in said["notes"])
 
 
 def test_a_row_a_box_says_the_same_and_loses_no_image(predict, lake, tmp_path, capfd):
