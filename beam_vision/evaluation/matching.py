@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beam_vision.images.boxes import area, intersection
 from beam_vision.types import Box
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -74,20 +75,12 @@ def corners_of(boxes: Sequence[Box]) -> np.ndarray:
     return np.array([(b.xmin, b.ymin, b.xmax, b.ymax) for b in boxes], np.float64).reshape(-1, 4)
 
 
-def area(boxes: np.ndarray) -> np.ndarray:
-    """Areas ``[N]`` of xyxy boxes in square pixels."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
 def crowd_iou(detections: np.ndarray, truth: np.ndarray, crowd: np.ndarray) -> np.ndarray:
     """IoU float64 ``[D, G]``; with a crowd it is the share of the detection's area that lies in the crowd.
 
-    In double precision, and so apart from :func:`beam_vision.images.boxes.iou`: a threshold is met or not.
+    In double precision: a threshold is met or not.
     """
-    low = np.maximum(detections[:, None, :2], truth[None, :, :2])
-    high = np.minimum(detections[:, None, 2:], truth[None, :, 2:])
-    sides = np.maximum(high - low, 0)
-    common = sides[..., 0] * sides[..., 1]
+    common = intersection(detections, truth)
     whole = area(detections)[:, None] + np.where(crowd, 0, area(truth) - common)
     return np.divide(common, whole, out=np.zeros_like(common), where=common > 0)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from beam_vision import deps
 from beam_vision.errors import UsageError
+from beam_vision.training.model import INPUT, convolve
 
 if TYPE_CHECKING:
     import keras
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 STRIDE_PX = 8
 """Pixels of the input from one cell to the next."""
 
-INPUT = "image"
 HEAT, SIDES = "heat", "sides"
 MULTIPLE_PX = 16
 PRIOR = 0.02
@@ -52,15 +52,15 @@ def build_detector(height_px: int, width_px: int, classes: int, *, seed: int = 0
     keras.utils.set_random_seed(seed)
     image = keras.Input((height_px, width_px, 3), dtype="uint8", name=INPUT)
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(image)
-    x = _convolve(layers, x, 16, stride=2)
-    x = _convolve(layers, x, 32, stride=2)
-    x = _convolve(layers, x, 64, stride=2)
-    fine = _convolve(layers, x, 64)
-    x = _convolve(layers, fine, 96, stride=2)
-    x = _convolve(layers, x, 96)
-    x = _convolve(layers, x, 48)
+    x = convolve(layers, x, 16, stride=2)
+    x = convolve(layers, x, 32, stride=2)
+    x = convolve(layers, x, 64, stride=2)
+    fine = convolve(layers, x, 64)
+    x = convolve(layers, fine, 96, stride=2)
+    x = convolve(layers, x, 96)
+    x = convolve(layers, x, 48)
     x = layers.Concatenate()([fine, layers.UpSampling2D()(x)])
-    x = _convolve(layers, x, 64)
+    x = convolve(layers, x, 64)
     rare = keras.initializers.Constant(_logit(PRIOR))
     heat = layers.Conv2D(classes, 1, bias_initializer=rare, name=HEAT)(x)
     sides = layers.Conv2D(4, 1, bias_initializer="ones", activation="softplus")(x)
@@ -72,9 +72,3 @@ def _logit(probability: float) -> float:
     from math import log
 
     return log(probability / (1 - probability))
-
-
-def _convolve(layers, x, filters, *, stride=1):  # type: ignore[no-untyped-def]
-    """3x3 convolution, batch normalisation, ReLU."""
-    x = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(x)
-    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from beam_vision import deps, storage
-from beam_vision.inference.bundle import write_bundle
+from beam_vision import deps
 from beam_vision.inference.spec import ModelSpec
-from beam_vision.training.detector import HEAT, INPUT, SIDES, STRIDE_PX
+from beam_vision.training.detector import HEAT, SIDES, STRIDE_PX
+from beam_vision.training.export import write_trained
+from beam_vision.training.model import VALUE_RANGE
 
 if TYPE_CHECKING:
     import keras
 
-TRAINING_FILE = "training.json"
-SIGNATURE = "serving_default"
 BOXES, SCORES, CLASSES, COUNT = (
     *("detection_boxes", "detection_scores", "detection_classes"),
     "num_detections",
@@ -82,18 +81,14 @@ def export_detector(
       The spec, as the bundle holds it.
     """
 
-    def save(folder: str) -> None:
-        save_detector(model, folder)
-        storage.write_json(storage.join(folder, TRAINING_FILE), dict(training))
+    def serve(image: Any, *, training: bool) -> dict[str, Any]:
+        found = model(image, training=training)
+        return find_peaks(found[HEAT], found[SIDES])
 
     said = {
         "task": "detect",
         "detector": "tf_od",
-        "signature": SIGNATURE,
-        "input_kind": "pixels",
-        "height_px": model.input_shape[1],
-        "width_px": model.input_shape[2],
-        "value_range": "0..255",
+        "value_range": VALUE_RANGE,
         "boxes_output": BOXES,
         "scores_output": SCORES,
         "classes_output": CLASSES,
@@ -103,20 +98,4 @@ def export_detector(
         "labels": tuple(labels),
         "metrics": dict(metrics or {}),
     }
-    return write_bundle(target, save, said, overwrite=overwrite)
-
-
-def save_detector(model: keras.Model, folder: str) -> None:
-    """A SavedModel whose one signature takes uint8 pixels and gives what :func:`find_peaks` gives."""
-    tf = deps.need("tensorflow")
-    pixels = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name=INPUT)
-
-    @tf.function(input_signature=[pixels])
-    def serve(image: Any) -> Any:
-        found = model(image, training=False)
-        return find_peaks(found[HEAT], found[SIDES])
-
-    module = tf.Module()
-    module.model = model
-    module.serve = serve
-    tf.saved_model.save(module, folder, signatures={SIGNATURE: serve})
+    return write_trained(model, serve, target, said=said, training=training, overwrite=overwrite)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from beam_vision import deps
 from beam_vision.errors import JobError
 from beam_vision.training.detector import HEAT, SIDES
 from beam_vision.training.detector_loss import loss, targets
-from beam_vision.training.fit import FitSettings, learning_rate_at
+from beam_vision.training.fit import FitSettings, Pace
 
 if TYPE_CHECKING:
     import keras
@@ -61,23 +60,19 @@ def fit_detector(
         settings.learning_rate, weight_decay=settings.weight_decay, clipnorm=CLIP_NORM
     )
     step = _train_step(model, optimizer)
-    start, first_step_end = time.monotonic(), math.inf
+    pace = Pace(settings, steps)
     epochs: list[DetectorEpoch] = []
     for number in range(settings.epochs):
         losses = []
         for batch, (images, boxes, classes) in enumerate(train):
-            spent = max(0.0, time.monotonic() - first_step_end) / (settings.max_seconds or math.inf)
-            if spent >= 1:
+            if pace.time_spent >= 1:
                 break
-            progress = max((number + batch / max(steps, 1)) / settings.epochs, spent)
-            optimizer.learning_rate.assign(learning_rate_at(progress, settings.learning_rate))
+            optimizer.learning_rate.assign(pace.learning_rate(number, batch))
             losses.append(float(step(images, boxes, classes)))
-            first_step_end = min(first_step_end, time.monotonic())
+            pace.end_step()
         if not losses:
             break
-        epochs.append(
-            DetectorEpoch(number + 1, round(time.monotonic() - start, 2), sum(losses) / len(losses))
-        )
+        epochs.append(DetectorEpoch(number + 1, pace.seconds, sum(losses) / len(losses)))
         tell(epochs[-1])
         if not math.isfinite(epochs[-1].loss):
             raise JobError("the training loss is no longer a finite number; try a lower learning rate")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from beam_vision import deps, storage
@@ -40,16 +40,8 @@ def export(
       The spec, as the bundle holds it.
     """
 
-    def save(folder: str) -> None:
-        save_model(model, folder)
-        storage.write_json(storage.join(folder, TRAINING_FILE), dict(training))
-
     said = {
         "task": "classify",
-        "signature": SIGNATURE,
-        "input_kind": "pixels",
-        "height_px": model.input_shape[1],
-        "width_px": model.input_shape[2],
         "value_range": VALUE_RANGE,
         "scores_output": SCORES,
         "embedding_output": EMBEDDING,
@@ -57,19 +49,54 @@ def export(
         "labels": tuple(labels),
         "metrics": dict(metrics),
     }
-    return write_bundle(target, save, said, overwrite=overwrite)
+    return write_trained(model, model, target, said=said, training=training, overwrite=overwrite)
 
 
-def save_model(model: keras.Model, folder: str) -> None:
-    """A SavedModel whose one signature takes uint8 pixels and gives scores and embedding."""
+def write_trained(
+    model: keras.Model,
+    serve: Callable[..., Mapping[str, Any]],
+    target: str,
+    *,
+    said: Mapping[str, Any],
+    training: Mapping[str, Any],
+    overwrite: bool,
+) -> ModelSpec:
+    """Writes a bundle whose SavedModel has one signature, of uint8 pixels.
+
+    Args:
+      model: trained; its input is uint8 ``[N, H, W, 3]``.
+      serve: from a batch, and ``training=False``, to the signature's outputs; uses the model's variables.
+      target: a local folder.
+      said: the spec's fields that are of this kind of model.
+      training: how it was trained, for people; written to ``training.json`` beside the model.
+      overwrite: whether a bundle that is there may be replaced.
+
+    Returns:
+      The spec, as the bundle holds it.
+    """
+
+    def save(folder: str) -> None:
+        _save_model(model, serve, folder)
+        storage.write_json(storage.join(folder, TRAINING_FILE), dict(training))
+
+    of_signature = {
+        "signature": SIGNATURE,
+        "input_kind": "pixels",
+        "height_px": model.input_shape[1],
+        "width_px": model.input_shape[2],
+    }
+    return write_bundle(target, save, {**of_signature, **said}, overwrite=overwrite)
+
+
+def _save_model(model: keras.Model, serve: Callable[..., Mapping[str, Any]], folder: str) -> None:
     tf = deps.need("tensorflow")
     pixels = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, name=INPUT)
 
     @tf.function(input_signature=[pixels])
-    def serve(image: Any) -> Any:
-        return model(image, training=False)
+    def signature(image: Any) -> Any:
+        return serve(image, training=False)
 
     module = tf.Module()
     module.model = model
-    module.serve = serve
-    tf.saved_model.save(module, folder, signatures={SIGNATURE: serve})
+    module.serve = signature
+    tf.saved_model.save(module, folder, signatures={SIGNATURE: signature})

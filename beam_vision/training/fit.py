@@ -63,6 +63,42 @@ def learning_rate_at(progress: float, highest: float) -> float:
     return highest * 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
 
 
+class Pace:
+    """How far a run is, in epochs or in seconds, whichever is more, and its learning rate there.
+
+    Args:
+      settings: of the run, which begins now.
+      steps: batches in an epoch.
+    """
+
+    def __init__(self, settings: FitSettings, steps: int) -> None:
+        self._settings = settings
+        self._steps = max(steps, 1)
+        self._start = time.monotonic()
+        self._first_step_end = math.inf
+
+    @property
+    def seconds(self) -> float:
+        """Since the start, to a hundredth."""
+        return round(time.monotonic() - self._start, 2)
+
+    @property
+    def time_spent(self) -> float:
+        """The share of the seconds allowed that has gone by; 0 without a limit."""
+        if not self._settings.max_seconds:
+            return 0.0
+        return max(0.0, time.monotonic() - self._first_step_end) / self._settings.max_seconds
+
+    def learning_rate(self, epoch: int, batch: int) -> float:
+        """For a batch of an epoch, both from 0."""
+        progress = max((epoch + batch / self._steps) / self._settings.epochs, self.time_spent)
+        return learning_rate_at(progress, self._settings.learning_rate)
+
+    def end_step(self) -> None:
+        """Notes that a step is done: the first one, which also builds the graph, takes no time."""
+        self._first_step_end = min(self._first_step_end, time.monotonic())
+
+
 def fit(
     model: keras.Model,
     train: tf.data.Dataset,
@@ -129,20 +165,10 @@ class _Course:
 
     def __init__(self, model: Any, settings: FitSettings, steps: int, tell: Callable[[Epoch], None]) -> None:
         self.model = model
-        self.settings = settings
-        self.steps = max(steps, 1)
+        self.pace = Pace(settings, steps)
         self.tell = tell
         self.epochs: list[Epoch] = []
         self.epoch = 0
-        self.start = time.monotonic()
-        self.first_step_end = math.inf
-
-    @property
-    def time_spent(self) -> float:
-        """The share of the seconds allowed that has gone by; 0 without a limit."""
-        if not self.settings.max_seconds:
-            return 0.0
-        return max(0.0, time.monotonic() - self.first_step_end) / self.settings.max_seconds
 
     def begin_epoch(self, epoch: int, logs: Any = None) -> None:
         """Notes which epoch it is."""
@@ -150,14 +176,12 @@ class _Course:
 
     def begin_batch(self, batch: int, logs: Any = None) -> None:
         """Sets the learning rate by how far the run is, in epochs or in seconds."""
-        progress = max((self.epoch + batch / self.steps) / self.settings.epochs, self.time_spent)
-        rate = learning_rate_at(progress, self.settings.learning_rate)
-        self.model.optimizer.learning_rate.assign(rate)
+        self.model.optimizer.learning_rate.assign(self.pace.learning_rate(self.epoch, batch))
 
     def end_batch(self, batch: int, logs: Any = None) -> None:
         """Ends the run when its time is over."""
-        self.first_step_end = min(self.first_step_end, time.monotonic())
-        if self.time_spent >= 1:
+        self.pace.end_step()
+        if self.pace.time_spent >= 1:
             self.model.stop_training = True
 
     def end_epoch(self, epoch: int, logs: Any = None) -> None:
@@ -165,7 +189,7 @@ class _Course:
         found = {name: float(value) for name, value in (logs or {}).items()}
         done = Epoch(
             epoch + 1,
-            round(time.monotonic() - self.start, 2),
+            self.pace.seconds,
             found["loss"],
             found["accuracy"],
             found.get("val_loss"),

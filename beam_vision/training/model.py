@@ -52,9 +52,9 @@ def build_model(
     keras.utils.set_random_seed(seed)
     image = keras.Input((height_px, width_px, 3), dtype="uint8", name=INPUT)
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(image)
-    x = _convolve(layers, x, 24, stride=2)
+    x = convolve(layers, x, 24, stride=2)
     for filters in (32, 64, 96):
-        x = _convolve(layers, x, filters, stride=2)
+        x = convolve(layers, x, filters, stride=2)
         x = _residual(layers, x, filters)
     x = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
     x = layers.Dropout(0.1, seed=seed)(x)
@@ -67,7 +67,7 @@ def build_model(
     return keras.Model(image, {SCORES: probabilities, EMBEDDING: embedding}, name="compact_classifier")
 
 
-def _convolve(layers, x, filters, *, stride=1):  # type: ignore[no-untyped-def]
+def convolve(layers, x, filters, *, stride=1):  # type: ignore[no-untyped-def]
     """3x3 convolution, batch normalisation, ReLU."""
     x = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(x)
     return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
