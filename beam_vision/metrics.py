@@ -26,6 +26,16 @@ BATCHES = "batches"
 BISECTED = "batches_bisected"
 HALVED = "batches_halved_for_memory"
 
+# counters of streaming
+MESSAGES = "messages"
+MESSAGES_SKIPPED = "messages_skipped"
+DUPLICATES = "frames_duplicate"
+GATED = "frames_gated"
+LATE_ROWS = "rows_late"
+ALERTS = "camera_alerts"
+SWAPS = "model_swaps"
+REFUSED_MODELS = "models_refused"
+
 # distributions
 BATCH_SIZE = "batch_size"
 READ_MS = "read_ms_per_batch"

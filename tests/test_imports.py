@@ -18,10 +18,12 @@ SHARED_MAY_USE = {
     "deps": {"errors"},
     "digest": set(),
     "storage": set(),
-    "coders": {"types"},
+    "coders": {"types", "stream_types"},
     "metrics": set(),
     "failures": {"errors", "types"},
     "table": {"errors", "storage"},
+    "stream_types": {"types"},
+    "stream_table": {"table"},
     "tfrecord_io": set(),
 }
 IMAGES = {f"images.{name}" for name in ("annotated", "boxes", "codec", "geometry", "hashing", "nms", "tiles")}
@@ -35,6 +37,7 @@ ROOMS_MAY_USE = {
     "evaluation": IMAGES,
     "synth": IMAGES,
     "reports": IMAGES,
+    "streaming": IMAGES,
     "training": {"records.reader", "inference.spec", "inference.bundle"} | IMAGES,
     "testing": ROOMS | IMAGES,
 }
