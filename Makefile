@@ -3,15 +3,20 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 IMAGES ?=
+INPUT ?=
 OUTPUT ?= demo-output
 
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo demo-stream test lint types bench clean
 
 help:  ## what each target does
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.demo  ## set up and run everything on real images; IMAGES=/some/folder runs it on yours
 	$(BIN)/beam-vision demo --output $(OUTPUT) $(if $(IMAGES),--images $(IMAGES))
+
+demo-stream: OUTPUT = demo-stream-output
+demo-stream: $(VENV)/.demo  ## set up and run simulated cameras for a minute; INPUT=/some/folder watches that
+	$(BIN)/beam-vision demo-stream --output $(OUTPUT) $(if $(INPUT),--input $(INPUT))
 
 test: $(VENV)/.test lint types  ## set up, lint, check types and run all tests
 	$(BIN)/python -m pytest
@@ -41,4 +46,4 @@ $(VENV)/.test: setup.py | $(VENV)/bin/python
 	@touch $@
 
 clean:  ## remove the environment and what the demo and the benchmarks wrote
-	rm -rf $(VENV) demo-output bench-output build dist *.egg-info
+	rm -rf $(VENV) demo-output demo-stream-output bench-output build dist *.egg-info

@@ -13,6 +13,7 @@ class Stage(str, Enum):
     """The step of a pipeline in which an element failed."""
 
     SOURCE = "source"
+    MESSAGE = "message"
     ANNOTATION = "annotation"
     READ = "read"
     DECODE = "decode"
@@ -29,6 +30,11 @@ class Reason(str, Enum):
     UNKNOWN_LABEL = "unknown_label"
     UNKNOWN_SPLIT = "unknown_split"
     NO_LONGER_LISTED = "no_longer_listed"
+    # message: of a stream
+    BAD_MESSAGE = "bad_message"
+    MISSING_FIELD = "missing_field"
+    BAD_TIME = "bad_time"
+    UNSUPPORTED_ENCODING = "unsupported_encoding"
     # annotation: of one box, whose image goes on without it
     BAD_BOX = "bad_box"
     UNKNOWN_CATEGORY = "unknown_category"

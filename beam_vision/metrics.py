@@ -31,10 +31,13 @@ MESSAGES = "messages"
 MESSAGES_SKIPPED = "messages_skipped"
 DUPLICATES = "frames_duplicate"
 GATED = "frames_gated"
+SAVED_MS = "inference_ms_saved"
+TOO_LATE = "observations_too_late"
 LATE_ROWS = "rows_late"
 ALERTS = "camera_alerts"
 SWAPS = "model_swaps"
 REFUSED_MODELS = "models_refused"
+PUBLISHED = "messages_published"
 
 # distributions
 BATCH_SIZE = "batch_size"

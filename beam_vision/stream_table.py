@@ -4,7 +4,7 @@ A folder of them::
 
     OUTPUT/part-20261122T101500Z-<digest>.parquet            predictions: of the window that begins then
     OUTPUT/counts/part-..., health/, latency/, alerts/, rollouts/, failures/
-    OUTPUT/.staging/<table>/<window>/<digest>.parquet         written as rows come; gone with the commit
+    OUTPUT/.staging/<table>/<window>.rows                    written as rows come; gone with the commit
 
 There is no manifest: a part is written aside and renamed, and each row id stands in it once. So
 ``beam-vision sql`` and ``build-index`` read ``OUTPUT`` as any folder of Parquet files, while a job runs.

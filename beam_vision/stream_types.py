@@ -135,12 +135,15 @@ class Observation:
       camera: which.
       capture_sec: when the frame was taken.
       kind: ``frame`` (taken in for inference), ``gated`` (like the one before; inference skipped),
-        ``duplicate`` (seen already), ``failed`` (in the dead letter), ``row`` (its prediction is written).
+        ``duplicate`` (seen already), ``failed`` (in the dead letter), ``row`` (its prediction is written);
+        ``silent`` is of no frame: it says, from time to time, that its camera still sends none.
       labels: of a row: the label of the frame, or of each box.
       state: of a frame: its camera's health state then, see :mod:`beam_vision.streaming.health`.
       reason: of a failure.
       brightness, sharpness: of a frame that was measured, else None.
       skew_sec: of a frame: publish time less capture time; a camera's clock is off by about so much.
+      gap_sec: of a frame: how long after the camera's frame before it was taken; 0 where unknown.
+      gap: whether that is much longer than this camera's frames are apart.
       saved_sec: of a gated frame: inference time that it would have taken.
       stage_ms: of a row: milliseconds by stage, see :data:`beam_vision.stream_table.STAGES`.
     """
@@ -154,6 +157,8 @@ class Observation:
     brightness: float | None = None
     sharpness: float | None = None
     skew_sec: float | None = None
+    gap_sec: float = 0.0
+    gap: bool = False
     saved_sec: float = 0.0
     stage_ms: Mapping[str, float] = field(default_factory=dict)
 

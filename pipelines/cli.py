@@ -15,12 +15,15 @@ JOBS = {
     "train": "train a small classifier with an embedding layer on a TFRecord dataset",
     "inspect-model": "say what a model takes and gives",
     "predict": "classify or embed images into a Parquet table",
+    "stream": "predict images of cameras as they come, from Pub/Sub or a watched folder",
+    "rollout": "say which version of a model serves, promote another, go back",
     "redrive": "run a job again for just the images that failed",
     "evaluate": "compare detections with the truth: COCO's metrics, curves and pictures",
     "build-index": "build a search index from a table of embeddings",
     "search": "find similar images by file, key or vector",
     "sql": "run SQL over a table",
     "demo": "everything, on real images, ending in an HTML report",
+    "demo-stream": "simulated cameras through a stream, ending in an HTML page",
 }
 
 

@@ -11,14 +11,8 @@ from beam_vision.errors import JobError, UsageError
 from beam_vision.pipelines import job as jobs
 from beam_vision.pipelines.model_options import Model, model_of
 from beam_vision.pipelines.options import make_parser, parse
-from beam_vision.pipelines.predict_options import (
-    Options,
-    check,
-    detection,
-    engine_settings,
-    row_settings,
-    tiles,
-)
+from beam_vision.pipelines.predict_options import Options, check, row_settings
+from beam_vision.pipelines.task_options import detection, engine_settings, tiles
 from beam_vision.sinks import failures as dead_letter
 from beam_vision.sinks.output import OutputPlan, check_output, hold, plan_output
 from beam_vision.sinks.rows import RowSettings

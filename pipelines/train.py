@@ -30,6 +30,7 @@ DESCRIPTION = (
 EXAMPLE = "beam-vision train --dataset dataset/ --output model/ --image_size 64 --max_seconds 60"
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 MAX_CONFUSION_CLASSES = 100
+GOLDEN_IMAGES = 24
 CACHE_BYTES = 2**30
 
 
@@ -141,7 +142,19 @@ def train(options: Options, manifest: DatasetManifest, splits: dict[str, int]) -
     spec = export(
         model, options.output, labels=labels, metrics=metrics, training=facts, overwrite=options.overwrite
     )
+    pack_images(options, manifest, tested)
     jobs.say(f"bundle {options.output}: model {spec.model_digest}, preprocessing {spec.preprocessing_digest}")
+
+
+def pack_images(options: Options, manifest: DatasetManifest, tested: dict[str, Any] | None) -> None:
+    """Packs a few images that the model never saw with the bundle, for ``stream`` and ``rollout`` to check it
+    by; none where nothing was tested."""
+    from beam_vision.inference.golden import pack_golden
+    from beam_vision.records.sample import sample_images
+
+    if tested is not None:
+        found = sample_images(options.dataset, manifest, tested["split"], GOLDEN_IMAGES)
+        pack_golden(options.output, [record.data for record in found], [record.labels[0] for record in found])
 
 
 def measure(options: Options, model: Any, labels: list[str], splits: dict[str, int]) -> dict[str, Any] | None:

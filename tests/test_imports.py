@@ -25,6 +25,7 @@ SHARED_MAY_USE = {
     "stream_types": {"types"},
     "stream_table": {"table"},
     "tfrecord_io": set(),
+    "pubsub": {"errors"},
 }
 IMAGES = {f"images.{name}" for name in ("annotated", "boxes", "codec", "geometry", "hashing", "nms", "tiles")}
 ROOMS_MAY_USE = {
@@ -37,7 +38,7 @@ ROOMS_MAY_USE = {
     "evaluation": IMAGES,
     "synth": IMAGES,
     "reports": IMAGES,
-    "streaming": IMAGES,
+    "streaming": {"sources.files", "sources.reader"} | IMAGES,
     "training": {"records.reader", "inference.spec", "inference.bundle"} | IMAGES,
     "testing": ROOMS | IMAGES,
 }
@@ -114,7 +115,7 @@ def run_python(code):
 
 HEAVY = (
     *("tensorflow", "keras", "apache_beam", "scann", "tfx_bsl", "duckdb", "onnxruntime"),
-    *("google.cloud.bigquery", "google.cloud.pubsub", "google.cloud.storage"),
+    *("google.cloud.bigquery", "google.cloud.pubsub", "google.pubsub_v1", "google.cloud.storage"),
 )
 
 

@@ -224,6 +224,26 @@ def _draft(image: ImageFile, box: _Part, size: tuple[int, int]) -> _Part:
     return tuple(edge / scale for edge in box)  # type: ignore[return-value]
 
 
+def decode_grey(
+    data: bytes, width_px: int, height_px: int, *, max_pixels: int = _DEFAULTS.max_pixels
+) -> np.ndarray:
+    """A quick look at ``data``: uint8 ``[height_px, width_px]`` grey, stretched, not turned upright.
+
+    A JPEG is decoded without its colours, at 1/2, 1/4 or 1/8 of its size where that is no smaller than what
+    is asked for. For measuring, not for a model.
+
+    Raises:
+      VisionError: as :func:`decode`, but for ``TOO_SMALL``.
+    """
+    with reasons():
+        image, _ = open_image(data, max_pixels)
+        if image.format == "JPEG" and image.mode == "RGB":
+            image.draft("L", (width_px, height_px))
+        image.load()
+        grey = to_grey_or_rgb(image, _DEFAULTS.background_rgb).convert("L")
+        return np.asarray(grey.resize((width_px, height_px), Image.Resampling.BOX))
+
+
 def encode_jpeg(pixels: np.ndarray, *, quality: int = 95) -> bytes:
     """``pixels`` (uint8 ``[H, W, 3]`` RGB or ``[H, W]`` grey) as a baseline JPEG."""
     return _encode(pixels, "JPEG", quality=quality)

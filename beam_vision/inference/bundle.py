@@ -123,10 +123,25 @@ def fetch(files: ModelFiles) -> ModelFiles:
                 os.path.join(aside, name), storage.read_bytes(storage.join(files.folder, name))
             )
         os.rename(aside, target)
+    _COPIES[target] = files.folder
     return here
 
 
+def forget(path: str) -> None:
+    """Removes what :func:`fetch` copied of a remote model, once it is in memory or was given up.
+
+    Args:
+      path: of the model, or of a folder above it.
+    """
+    for target, folder in list(_COPIES.items()):
+        if f"{folder}/".startswith(f"{path.rstrip('/')}/"):
+            shutil.rmtree(target, ignore_errors=True)
+            _COPIES.pop(target, None)
+
+
 _CACHE: list[str] = []
+_COPIES: dict[str, str] = {}
+"""The folder of each copy -> the remote folder that it was made of."""
 
 
 def _cache() -> str:

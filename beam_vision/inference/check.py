@@ -7,6 +7,7 @@ of failures. ``TF_ENABLE_ONEDNN_OPTS=0`` helps there.)
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -103,12 +104,18 @@ def _told(model: LoadedModel, outputs: dict[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def try_apart(path: str, spec: ModelSpec, *, timeout_sec: float = 600) -> Report:
-    """The same in a child process, whose death is told in words and hurts nobody."""
+def try_apart(path: str, spec: ModelSpec, *, timeout_sec: float = 600, nice: int = 0) -> Report:
+    """The same in a child process, whose death is told in words and hurts nobody.
+
+    Args:
+      path, spec: as for :func:`checked`.
+      timeout_sec: how long it may take.
+      nice: how much it gives way to other processes, 0..19, where the system knows of that.
+    """
     here = fetch(find_files(path)).path
     try:
         child = subprocess.run(
-            [sys.executable, "-m", "beam_vision.inference.check", here],
+            [sys.executable, "-m", "beam_vision.inference.check", here, str(nice)],
             input=json.dumps(spec.to_json()),
             capture_output=True,
             text=True,
@@ -141,13 +148,15 @@ def _last_words(stderr: str) -> str:
     return lines[-1][-300:] if lines else ""
 
 
-def checked(path: str, spec: ModelSpec, *, timeout_sec: float = 600) -> tuple[ModelSpec, Report]:
+def checked(
+    path: str, spec: ModelSpec, *, timeout_sec: float = 600, nice: int = 0
+) -> tuple[ModelSpec, Report]:
     """Tries a model apart and completes its spec with what only running tells.
 
     Raises:
       UsageError: the model fails.
     """
-    report = try_apart(path, spec, timeout_sec=timeout_sec)
+    report = try_apart(path, spec, timeout_sec=timeout_sec, nice=nice)
     if not report.ok:
         raise UsageError(f"the model {path} fails on generated images: {report.detail}")
     return completed(spec, report), report
@@ -178,13 +187,16 @@ def runs_frozen(model: LoadedModel) -> bool:
 
 
 def main(argv: list[str]) -> int:
-    """The child: the spec as JSON on stdin; on stdout the report as JSON, the last one counts.
+    """The child: the path and how nice it is as arguments, the spec as JSON on stdin; on stdout the report as
+    JSON, the last one counts.
 
     The model is tried frozen after the first report is out, so that a crash of that costs only its speed.
     """
     from beam_vision.inference.loader import load
 
-    (path,) = argv
+    path, *rest = argv
+    if rest and hasattr(os, "nice"):
+        os.nice(int(rest[0]))
     spec = replace(ModelSpec.from_json(json.load(sys.stdin)), freeze=False)
     try:
         model = load(path, spec)

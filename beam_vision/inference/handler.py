@@ -67,29 +67,11 @@ class ImageModelHandler(ModelHandler[EncodedImage, Result, LoadedModel]):
         if self._engine is None:
             self._engine = Engine(self._spec, self._settings)
         results, stats = self._engine.results(batch, model)
-        self._count(results, stats, model)
-        return results
-
-    def _count(self, results: Sequence[Result], stats: Stats, model: LoadedModel) -> None:
         if not self._observed_load:
             self._observed_load = True
             metrics.observe(metrics.MODEL_LOAD_MS, 1000 * model.load_sec)
-        failed = [item for item in results if isinstance(item, Failure)]
-        for item in failed:
-            metrics.count_failure(item.reason)
-        metrics.count(metrics.DECODED, len(stats.decode_ms))
-        metrics.count(metrics.INFERRED, len(results) - len(failed))
-        metrics.count(metrics.BATCHES, len(stats.batch_sizes))
-        metrics.count(metrics.BISECTED, stats.bisected)
-        metrics.count(metrics.HALVED, stats.halved)
-        for name, values in (
-            (metrics.DECODE_MS, stats.decode_ms),
-            (metrics.DECODE_WAIT_MS, stats.wait_ms),
-            (metrics.INFERENCE_MS, stats.inference_ms),
-            (metrics.BATCH_SIZE, stats.batch_sizes),
-        ):
-            for value in values:
-                metrics.observe(name, value)
+        count_batch(results, stats)
+        return results
 
     def batch_elements_kwargs(self) -> dict[str, Any]:
         """Bounds by count and by bytes at once.
@@ -121,3 +103,23 @@ class ImageModelHandler(ModelHandler[EncodedImage, Result, LoadedModel]):
     def share_model_across_processes(self) -> bool:
         """No: images would be pickled to another process and back."""
         return False
+
+
+def count_batch(results: Sequence[Result], stats: Stats) -> None:
+    """Counts what became of a batch and what it took; on a thread of the runner's."""
+    failed = [item for item in results if isinstance(item, Failure)]
+    for item in failed:
+        metrics.count_failure(item.reason)
+    metrics.count(metrics.DECODED, len(stats.decode_ms))
+    metrics.count(metrics.INFERRED, len(results) - len(failed))
+    metrics.count(metrics.BATCHES, len(stats.batch_sizes))
+    metrics.count(metrics.BISECTED, stats.bisected)
+    metrics.count(metrics.HALVED, stats.halved)
+    for name, values in (
+        (metrics.DECODE_MS, stats.decode_ms),
+        (metrics.DECODE_WAIT_MS, stats.wait_ms),
+        (metrics.INFERENCE_MS, stats.inference_ms),
+        (metrics.BATCH_SIZE, stats.batch_sizes),
+    ):
+        for value in values:
+            metrics.observe(name, value)

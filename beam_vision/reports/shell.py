@@ -14,8 +14,14 @@ Part = tuple[str, str, Markup]
 """(anchor, title, content) of a section."""
 
 
-def document(title: str, header: Markup, parts: Sequence[Part], notes: Sequence[str]) -> str:
-    """A page: the header, links to its sections, the sections, notes at the foot."""
+def document(
+    title: str, header: Markup, parts: Sequence[Part], notes: Sequence[str], *, css: str = detection_style.CSS
+) -> str:
+    """A page: the header, links to its sections, the sections, notes at the foot.
+
+    Args:
+      css: the style of what is on this page alone.
+    """
     links = [tag("a", name, href=f"#{anchor}") for anchor, name, _ in parts]
     body = tag(
         "main",
@@ -30,6 +36,6 @@ def document(title: str, header: Markup, parts: Sequence[Part], notes: Sequence[
         tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", title),
-        tag("style", Markup(style.CSS + detection_style.CSS)),
+        tag("style", Markup(style.CSS + css)),
     )
     return "<!doctype html>\n" + tag("html", head, tag("body", body), lang="en") + "\n"

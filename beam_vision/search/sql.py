@@ -164,6 +164,7 @@ def _local_copy(path: str, stack: contextlib.ExitStack) -> str:
 def _failures(folder: str) -> pa.Table:
     """The dead letter beside a table; no rows when there is none."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     names = [field.name for field in dataclasses.fields(Failure)]
     types = {name: pa.int64() if name == "attempt" else pa.string() for name in names}
@@ -173,5 +174,8 @@ def _failures(folder: str) -> pa.Table:
         if name.endswith(".jsonl"):
             text = storage.read_text(storage.join(inner, name))
             lines += [json.loads(line) for line in text.splitlines() if line.strip()]
+        elif name.endswith(".parquet"):  # of a streaming job
+            with storage.open_read(storage.join(inner, name)) as file:
+                lines += pq.ParquetFile(file).read(columns=names).to_pylist()
     columns = {name: pa.array([line.get(name) for line in lines], types[name]) for name in names}
     return pa.table(columns)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from beam_vision.errors import Stage
 from beam_vision.failures import Guard
-from beam_vision.sources.files import MAX_FILE_BYTES, read_image
+from beam_vision.sources.files import MAX_FILE_BYTES, RETRY_DELAYS_SEC, read_image
 from beam_vision.types import Failure, ImageRef
 
 MAX_HELD_BYTES = 64 * 2**20
@@ -64,6 +64,7 @@ class ImageReader:
       threads: how many files are read at a time.
       max_file_bytes: a larger file is a Failure ``too_many_bytes``.
       max_held_bytes: how many bytes of files may be read and not yet be handed on.
+      retry_delays_sec: how long to wait before each further attempt at a transient error.
       run_id: stands in each failure.
       attempt: stands in each failure.
     """
@@ -74,6 +75,7 @@ class ImageReader:
         threads: int = 16,
         max_file_bytes: int = MAX_FILE_BYTES,
         max_held_bytes: int = MAX_HELD_BYTES,
+        retry_delays_sec: tuple[float, ...] = RETRY_DELAYS_SEC,
         run_id: str = "",
         attempt: int = 1,
     ) -> None:
@@ -81,7 +83,9 @@ class ImageReader:
         self._max_held_bytes = max_held_bytes
 
         def read(uri: str, reserve: Callable[[int], None]) -> bytes:
-            return read_image(uri, max_bytes=max_file_bytes, reserve=reserve)
+            return read_image(
+                uri, max_bytes=max_file_bytes, retry_delays_sec=retry_delays_sec, reserve=reserve
+            )
 
         self._guard: Guard[bytes] = Guard(read, Stage.READ, run_id=run_id, attempt=attempt)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="read-image")

@@ -1,0 +1,268 @@
+"""``beam-vision stream``: predict images of cameras as they come, from Pub/Sub or a watched folder.
+
+What is acknowledged is written: a run that is killed goes on where it was. SIGTERM (and Ctrl-C) drains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from beam_vision import metrics, storage
+from beam_vision.errors import JobError, UsageError
+from beam_vision.pipelines import job as jobs
+from beam_vision.pipelines.model_options import model_of
+from beam_vision.pipelines.options import make_parser, parse
+from beam_vision.pipelines.stream_graph import Plan, build
+from beam_vision.pipelines.stream_options import PUBSUB, Options, check, state_folder
+from beam_vision.pipelines.task_options import engine_settings
+
+if TYPE_CHECKING:
+    from beam_vision.streaming.feeds.base import Feed
+
+NAME = "stream"
+EXAMPLE = (
+    "beam-vision stream --task classify --input pubsub://projects/P/subscriptions/S --model model/ "
+    "--output table/"
+)
+REFUSED = {
+    "directrunner": "it acknowledges a message before anything is done with it, so a kill loses messages",
+    "bundlebaseddirectrunner": "it acknowledges a message before anything is done with it",
+    "fnapirunner": "it ends at once, having read nothing from Pub/Sub, and reports success",
+    "prismrunner": "it doesn't read from Pub/Sub",
+    "portablerunner": "Beam's local job service ends at once, having read nothing, and reports success",
+    "daskrunner": "it reports success while sinks wrote nothing",
+}
+
+
+def is_local(beam_args: list[str]) -> bool:
+    """Whether the job runs in this process.
+
+    Raises:
+      UsageError: the runner that Beam's arguments name would read nothing, or lose messages.
+    """
+    from apache_beam.options.pipeline_options import StandardOptions
+
+    runner = jobs.beam_options(beam_args).view_as(StandardOptions).runner or ""
+    name = runner.rsplit(".", 1)[-1].lower()
+    if name in ("", "local"):
+        return True
+    if name == "dataflowrunner":
+        return False
+    why = REFUSED.get(name, "how it reads from Pub/Sub was never tried")
+    raise UsageError(
+        f"--runner {runner} is refused for streaming: {why}; leave --runner out for this machine, or use "
+        "DataflowRunner"
+    )
+
+
+def prepare(options: Options, run_id: str, *, local: bool) -> Plan:
+    """Finds and checks the model and the outputs.
+
+    Raises:
+      UsageError: the job can't run as asked.
+    """
+    from beam_vision.inference.reading import EngineSettings
+    from beam_vision.sinks.windows import Windows, check_folder
+
+    check(options)
+    if not local and not options.input.startswith(PUBSUB):
+        raise UsageError(f"--input {options.input}: only a local run watches a folder; give pubsub://...")
+    model = model_of(options, task=options.task)
+    if model.spec.input_kind == "tf_example":
+        raise UsageError("the model takes tf.Examples, not images; choose another --signature")
+    wanted = EngineSettings(**engine_settings(options))
+    wanted.check(model.spec)
+    dim = model.spec.embedding_dim if wanted.embedding_wanted else None
+    if wanted.embedding_wanted and dim is None:
+        raise UsageError("only running the model tells how long its embedding is; leave out --no-check_model")
+    for folder in options.folders:
+        check_folder(
+            Windows(folder=folder, window_sec=options.window_sec, task=options.task, embedding_dim=dim)
+        )
+    return Plan(model=model, embedding_dim=dim, run_id=run_id, is_local=local)
+
+
+def preflight(options: Options, *, local: bool = True) -> dict[str, Any]:
+    """Checks everything that can be known before messages are read, and says what would be done.
+
+    Raises:
+      UsageError: the job can't run as asked.
+    """
+    plan = prepare(options, jobs.new_run_id(), local=local)
+    return {
+        "job": NAME,
+        "task": options.task,
+        "input": options.input,
+        "model": plan.model.path,
+        "digests": {
+            "model": plan.model.spec.model_digest,
+            "preprocessing": plan.model.spec.preprocessing_digest,
+        },
+        "embedding_dim": plan.embedding_dim,
+        "outputs": [*options.folders, *options.topics],
+        "failures": options.failures or [storage.join(folder, "failures") for folder in options.folders],
+        "state": state_folder(options) if local else None,
+        "runner": "local" if local else "DataflowRunner",
+        "notes": plan.model.notes,
+    }
+
+
+def run_here(options: Options, plan: Plan) -> None:
+    """Runs in this process until a signal, ``--run_sec`` or the feed's end, then drains."""
+    import apache_beam as beam
+
+    from beam_vision.pipelines import live_table
+    from beam_vision.streaming.board import BOARD
+    from beam_vision.streaming.local.runner import LocalStreamRunner, RunnerSettings
+
+    stop = threading.Event()
+    runner = LocalStreamRunner(
+        feed_of(options),
+        state_folder(options),
+        stop=stop,
+        settings=RunnerSettings(lag_sec=options.watermark_lag_sec),
+        ready=lambda: say_ready(options),
+    )
+    pipeline = beam.Pipeline(runner=runner, options=jobs.beam_options([]))
+    build(pipeline, options, plan)
+    metrics.TALLY.clear()
+    BOARD.clear()
+    with stopping(stop, options), live_table.shown():
+        pipeline.run()
+
+
+def say_ready(options: Options) -> None:
+    """Writes ``--ready_file``: the model is warm, and messages are taken from now on."""
+    if options.ready_file:
+        storage.write_json(options.ready_file, {"input": options.input, "pid": os.getpid()})
+
+
+def feed_of(options: Options) -> Feed:
+    """Where messages come from."""
+    from beam_vision.streaming.feeds import open_feed
+
+    return open_feed(
+        options.input,
+        state_dir=state_folder(options),
+        once=options.once,
+        ack_deadline_sec=options.lease_sec,
+    )
+
+
+@contextlib.contextmanager
+def stopping(stop: threading.Event, options: Options) -> Iterator[None]:
+    """Sets ``stop`` at SIGTERM, SIGINT or after ``--run_sec``; a drain that takes too long is cut short."""
+
+    def drain(*_: object) -> None:
+        if not stop.is_set():
+            stop.set()
+            threading.Thread(target=give_up, name="drain", daemon=True).start()
+
+    def give_up() -> None:
+        if not done.wait(options.drain_sec):
+            jobs.say(f"failed: the drain took longer than --drain_sec {options.drain_sec:g}")
+            os._exit(1)
+
+    done = threading.Event()
+    before = {number: signal.signal(number, drain) for number in (signal.SIGTERM, signal.SIGINT)}
+    timer = threading.Timer(options.run_sec, drain) if options.run_sec else None
+    if timer:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if timer:
+            timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_on_dataflow(options: Options, plan: Plan, beam_args: list[str]) -> None:
+    """Submits the job, and waits for its end, which is a drain or a cancel.
+
+    Raises:
+      JobError: it ended otherwise.
+    """
+    import apache_beam as beam
+    from apache_beam.runners.runner import PipelineState
+
+    pipeline = beam.Pipeline(options=jobs.beam_options(beam_args, streaming=True))
+    build(pipeline, options, plan)
+    state = pipeline.run().wait_until_finish()
+    if state not in (None, PipelineState.DONE, PipelineState.DRAINED, PipelineState.UPDATED):
+        raise JobError(f"the runner ended the job as {state}")
+
+
+def summarise(options: Options, plan: Plan, wall_sec: float) -> dict[str, Any]:
+    """What a local run did: each message is one of these."""
+    counts = metrics.TALLY.counts()
+    prefix = f"{metrics.FAILED}_"
+    handled = counts.get(metrics.MESSAGES, 0)
+    return {
+        "job": NAME,
+        "run_id": plan.run_id,
+        "inputs": handled,
+        "outputs": counts.get(metrics.DONE, 0),
+        "failed": counts.get(metrics.FAILED, 0),
+        "failed_by_reason": {
+            name.removeprefix(prefix): number
+            for name, number in sorted(counts.items())
+            if name.startswith(prefix)
+        },
+        "gated": counts.get(metrics.GATED, 0),
+        "duplicates": counts.get(metrics.DUPLICATES, 0),
+        "skipped": counts.get(metrics.MESSAGES_SKIPPED, 0),
+        "alerts": counts.get(metrics.ALERTS, 0),
+        "images_per_sec": handled / max(wall_sec, 1e-9),
+        "wall_sec": wall_sec,
+        "stage_sec": jobs.stage_seconds(),
+        "digests": {
+            "model": plan.model.spec.model_digest,
+            "preprocessing": plan.model.spec.preprocessing_digest,
+        },
+        "output": list(options.outputs),
+    }
+
+
+def render(summary: dict[str, Any]) -> str:
+    """The summary as a small table of text."""
+    names = ("inputs", "outputs", "failed", "gated", "duplicates", "skipped")
+    shown = ("messages in", "rows out", "failed", "gated", "duplicates", "skipped")
+    lines = [f"{NAME}: run {summary['run_id']}"]
+    for name, label in zip(names, shown, strict=True):
+        if summary[name] or name in ("inputs", "outputs", "failed"):
+            lines.append(f"  {label:<24} {summary[name]:>10,}")
+        if name == "failed":
+            lines += [f"    {reason:<22} {n:>10,}" for reason, n in summary["failed_by_reason"].items()]
+    lines.append(
+        f"  {'messages/s':<24} {summary['images_per_sec']:>10,.1f}   ({summary['wall_sec']:.1f} s in all)"
+    )
+    lines += [f"  output    {destination}" for destination in summary["output"]]
+    return "\n".join(lines)
+
+
+def run(argv: list[str]) -> int:
+    """Runs the job; see :mod:`beam_vision.pipelines.cli` for the exit codes."""
+    parser = make_parser(NAME, Options, description=__doc__.partition(": ")[2], example=EXAMPLE)
+    options, beam_args = parse(parser, Options, argv)
+    local = is_local(beam_args)
+    if options.preflight_only:
+        return jobs.show_plan(preflight(options, local=local))
+    plan, start = prepare(options, jobs.new_run_id(), local=local), time.monotonic()
+    if not local:
+        run_on_dataflow(options, plan, beam_args)
+        return 0
+    run_here(options, plan)
+    summary = summarise(options, plan, time.monotonic() - start)
+    jobs.say(render(summary))
+    if options.summary:
+        storage.write_json(options.summary, summary)
+    return 0

@@ -1,0 +1,168 @@
+"""The streaming job as a graph: the same steps on every runner, from messages or frames to rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from beam_vision.pipelines.model_options import Model
+from beam_vision.pipelines.stream_options import (
+    Options,
+    batch_settings,
+    parse_settings,
+    serving_settings,
+    watch_settings,
+    window_settings,
+)
+from beam_vision.pipelines.task_options import engine_settings
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+DATAFLOW_SHARDS = 16
+DATAFLOW_GATHER_SEC = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What was found and checked before a run.
+
+    Attributes:
+      model: read and tried.
+      embedding_dim: the length of the embedding in rows, where they have one.
+      run_id: stands in each row.
+      is_local: whether it runs in this process.
+    """
+
+    model: Model
+    embedding_dim: int | None
+    run_id: str
+    is_local: bool
+
+
+def read_messages(pipeline: beam.Pipeline, options: Options, plan: Plan) -> beam.PCollection:
+    """Messages: from the local runner's feed, or through Beam's Pub/Sub read."""
+    if plan.is_local:
+        from beam_vision.streaming.local.source import ReadFeed
+
+        return pipeline | "ReadFeed" >> ReadFeed()
+    from beam_vision.streaming.transforms import ReadMessages
+
+    return pipeline | "ReadMessages" >> ReadMessages(
+        options.input, id_label=options.id_label, timestamp_attribute=options.timestamp_attribute
+    )
+
+
+def build(pipeline: beam.Pipeline, options: Options, plan: Plan) -> None:
+    """Adds the streaming job to a pipeline: messages to frames, frames to rows."""
+    import apache_beam as beam
+
+    from beam_vision.streaming.camera_transforms import DropRepeats, WatchCameras
+    from beam_vision.streaming.fetch_transforms import FetchFrames
+    from beam_vision.streaming.local.source import MarkTime
+    from beam_vision.streaming.parse_transforms import ParseMessages
+
+    messages = read_messages(pipeline, options, plan)
+    parsed = messages | "ParseMessages" >> ParseMessages(parse_settings(options), run_id=plan.run_id)
+    marked = parsed.frames | "MarkTime" >> beam.ParDo(MarkTime())
+    first = marked | "DropRepeats" >> DropRepeats()
+    fetched = first.frames | "FetchFrames" >> FetchFrames(run_id=plan.run_id)
+    watched = fetched.frames | "WatchCameras" >> WatchCameras(watch_settings(options), run_id=plan.run_id)
+    write(
+        watched.frames,
+        options,
+        plan,
+        dead=[parsed.dead, fetched.dead],
+        observed=[parsed.observed, first.observed, fetched.observed, watched.observed],
+        rows=[watched.alerts],
+    )
+
+
+def write(
+    frames: beam.PCollection,
+    options: Options,
+    plan: Plan,
+    *,
+    dead: list[Any],
+    observed: list[Any],
+    rows: list[Any],
+) -> None:
+    """The second half: frames to predictions, everything to the outputs.
+
+    Args:
+      frames: those that go to inference.
+      dead, observed, rows: what the first half gave besides.
+    """
+    import apache_beam as beam
+
+    from beam_vision.inference.stream_transforms import InferFrames
+    from beam_vision.sinks.row_transforms import FailureRows, MakeRows, RolloutRows
+    from beam_vision.streaming.batching_transforms import BatchFrames
+    from beam_vision.streaming.transforms import ObserveDead
+    from beam_vision.streaming.windows_transforms import CountWindows
+
+    shards = 1 if plan.is_local else DATAFLOW_SHARDS
+    batches = frames | "BatchFrames" >> BatchFrames(batch_settings(options, shards=shards))
+    inferred = batches | "InferFrames" >> InferFrames(
+        plan.model.spec,
+        plan.model.path,
+        serving=serving_settings(options),
+        **engine_settings(options),
+        decode_threads=options.decode_threads,
+        run_id=plan.run_id,
+    )
+    made = inferred.predicted | "MakeRows" >> MakeRows(
+        task=options.task, embedding_dim=plan.embedding_dim, run_id=plan.run_id
+    )
+    late_dead = (inferred.dead, made.dead) | "LateDead" >> beam.Flatten()
+    all_dead = (*dead, late_dead) | "Dead" >> beam.Flatten()
+    all_observed = (
+        *observed,
+        made.observed,
+        late_dead | "ObserveDead" >> beam.ParDo(ObserveDead()),
+    ) | "Observed" >> beam.Flatten()
+    counted = all_observed | "CountWindows" >> CountWindows(window_settings(options), run_id=plan.run_id)
+    notable = (
+        *rows,
+        inferred.rollouts | "RolloutRows" >> beam.ParDo(RolloutRows(plan.run_id)),
+        all_dead | "FailureRows" >> beam.ParDo(FailureRows()),
+    ) | "Notable" >> beam.Flatten()
+    if plan.is_local:
+        show(all_observed, notable)
+    output((made.rows, counted, notable) | "Rows" >> beam.Flatten(), all_dead, options, plan)
+
+
+def show(observed: beam.PCollection, notable: beam.PCollection) -> None:
+    """What the live table shows."""
+    import apache_beam as beam
+
+    from beam_vision.streaming.transforms import ShowObservations, ShowRows
+
+    _ = observed | "ShowObservations" >> beam.ParDo(ShowObservations())
+    _ = notable | "ShowRows" >> beam.ParDo(ShowRows())
+
+
+def output(rows: beam.PCollection, dead: beam.PCollection, options: Options, plan: Plan) -> None:
+    """Rows to every output, dead letters to their topic."""
+    from beam_vision.sinks.windows_transforms import WriteWindows
+
+    for number, folder in enumerate(options.folders):
+        _ = rows | f"WriteWindows{number or ''}" >> WriteWindows(
+            folder,
+            window_sec=options.window_sec,
+            task=options.task,
+            embedding_dim=plan.embedding_dim,
+            gather_sec=0.0 if plan.is_local else DATAFLOW_GATHER_SEC,
+        )
+    if options.topics or options.failures:
+        publish(rows, dead, options)
+
+
+def publish(rows: beam.PCollection, dead: beam.PCollection, options: Options) -> None:
+    """To Pub/Sub, where that is asked for."""
+    from beam_vision.sinks.publish_transforms import PublishDeadLetters, PublishRows
+
+    for number, topic in enumerate(options.topics):
+        _ = rows | f"PublishRows{number or ''}" >> PublishRows(topic, ordering=True)
+    if options.failures:
+        _ = dead | "PublishDeadLetters" >> PublishDeadLetters(options.failures)
