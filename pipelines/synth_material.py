@@ -7,6 +7,7 @@ photographs lie inside the wheels of scikit-image and scikit-learn. Nothing is d
 from __future__ import annotations
 
 import colorsys
+import functools
 import io
 import json
 from collections.abc import Iterator
@@ -77,6 +78,7 @@ def coloured_digits(number: int = DIGITS) -> Iterator[tuple[str, bytes]]:
         yield name, _saved(image, "PNG")
 
 
+@functools.cache
 def _steep(half: int) -> list[int]:
     """What each gray level 0..255 becomes: 128 at ``half``, and rising fast there."""
     return [min(max(STEEPNESS * (gray - half) + 128, 0), 255) for gray in range(256)]

@@ -5,10 +5,12 @@ import re
 import shlex
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from beam_vision.pipelines import cli, demo_lake
-from beam_vision.testing import detectors
+from beam_vision.inference.bundle import read_bundle, set_latest, write_spec
+from beam_vision.pipelines import cli, demo_lake, options, synth_material
+from beam_vision.testing import detectors, images, models
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,7 +26,7 @@ def commands(path):
 def quicker(argv):
     """The same command with less training."""
     return [
-        "5" if before == "--max_seconds" else word for before, word in zip(["", *argv], argv, strict=False)
+        "2" if before == "--max_seconds" else word for before, word in zip(["", *argv], argv, strict=False)
     ]
 
 
@@ -36,8 +38,10 @@ def mend(failures, by):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_children")
 def test_the_commands_of_the_guide_to_detection_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(synth_material, "DIGITS", 200)
     detectors.save_saved_model("detector")
     said = commands(ROOT / "docs" / "detection.md")
     assert len(said) > 5
@@ -48,6 +52,28 @@ def test_the_commands_of_the_guide_to_detection_run(tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_children")
+def test_the_commands_of_the_guide_to_streaming_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for number, version in enumerate(("v1", "v2")):
+        models.save_saved_model(f"models/{version}")
+        write_spec(f"models/{version}", read_bundle(f"models/{version}", {"threshold": number / 4 + 0.25}))
+    set_latest("models", "v1")
+    for i in range(30):
+        path = tmp_path / "cameras" / f"gate{i % 2}" / f"20261122T1015{i:02d}.500Z.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(images.encode(images.photo(i, 64, 48), "jpeg"))
+    said = commands(ROOT / "docs" / "streaming.md")
+    assert len(said) > 7
+    for argv in said:
+        code = cli.main(argv)
+        printed = capsys.readouterr()
+        assert code == 0, f"beam-vision {shlex.join(argv)}\n{printed.err[-3000:]}"
+    assert sum(pq.read_metadata(path).num_rows for path in (tmp_path / "seen").glob("*.parquet")) == 30
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("warm_children")
 def test_the_commands_of_the_readme_and_the_cookbook_run(tmp_path, monkeypatch, capsys):
     demo_lake.make_lake(str(tmp_path / "lake"), digits=300, crops_per_photo=4)
     monkeypatch.chdir(tmp_path)
@@ -95,7 +121,7 @@ def test_every_option_in_the_docs_exists(path):
     import dataclasses
     import importlib
 
-    known = {"--help", "--version"}
+    known = {"--help", "--version"} | options.beam_option_names()
     for job in cli.JOBS:
         module = importlib.import_module(f"beam_vision.pipelines.{job.replace('-', '_')}")
         known |= {f"--{field.name}" for field in dataclasses.fields(module.Options)}

@@ -3,8 +3,6 @@
 import json
 import os
 import pickle
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given
@@ -161,13 +159,3 @@ def test_a_dead_letter_carries_no_payload():
     made = failure(ValueError("x" * 10_000_000), REF, Stage.READ)
     assert len(made.detail) <= MAX_DETAIL_CHARS
     assert shorten("a\n b\x00 \ud800") == "a b\x00 \\ud800"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("first", ["tensorflow", "scann"])
-def test_scann_and_tensorflow_live_in_one_process(first):
-    load = {"scann": "from beam_vision import deps; assert deps.scann()", "tensorflow": "import tensorflow"}
-    second = "scann" if first == "tensorflow" else "tensorflow"
-    code = f"{load[first]}\n{load[second]}\nimport tensorflow as tf\nprint(float(tf.constant(2.0) * 3))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "6.0", done.stderr[-2000:]

@@ -1,6 +1,7 @@
 """SQL over a table: DuckDB in memory, which sees the table's rows and nothing else.
 
-Views: ``images``, the rows, with ``embedding`` as ``FLOAT[D]``; ``failures``, the dead letter beside them.
+Views: ``images``, the rows, with ``embedding`` as ``FLOAT[D]``; ``failures``, the dead letter beside them; of
+a streaming job also ``counts``, ``health``, ``latency``, ``alerts`` and ``rollouts``.
 Macros: ``cosine_similarity(a, b)`` of two vectors, and ``embedding_of(key)``.
 """
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_vision import deps, storage, table
 from beam_vision.errors import UsageError
+from beam_vision.search.stream_views import stream_parts, view_of
 from beam_vision.types import Failure
 
 if TYPE_CHECKING:
@@ -73,9 +75,13 @@ def query(folder: str, statement: str) -> Iterator[Result]:
     with contextlib.ExitStack() as stack:
         parts = _dataset([_local_copy(path, stack) for path in table.part_paths(folder)])
         tables = {"image_parts": parts, "failures": _failures(folder)}
+        further = stream_parts(folder)
+        for name, paths in further.items():
+            tables[f"{name}_parts"] = _dataset([_local_copy(path, stack) for path in paths])
         connection = stack.enter_context(closed_connection(tables))
         try:
-            for definition in _definitions(connection, parts.schema):
+            views = [view_of(name, f"{name}_parts") for name in further]
+            for definition in [*_definitions(connection, parts.schema), *views]:
                 connection.execute(definition)
             connection.execute(_one_select(statement))
             yield Result(

@@ -14,6 +14,7 @@ from beam_vision.inference.loader import load
 from beam_vision.testing import models
 
 
+@pytest.mark.usefixtures("warm_children")
 def test_a_model_that_kills_its_process_is_told_in_words(tmp_path):
     path = models.save_troubled(str(tmp_path / "m"), "abort")
     with pytest.raises(UsageError) as caught:
@@ -40,6 +41,7 @@ def test_a_model_that_never_answers_is_told_in_words(tmp_path):
     assert (report.ok, report.detail) == (False, "the model did not answer within 0.05 s")
 
 
+@pytest.mark.usefixtures("warm_children")
 def test_a_good_model_completes_its_spec(tmp_path):
     path = models.save_saved_model(str(tmp_path / "m"))
     spec, report = check.checked(path, read_bundle(path, {}))

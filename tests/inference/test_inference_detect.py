@@ -278,6 +278,7 @@ def test_boxes_are_cut_at_the_image_and_those_beyond_it_left_out(tmp_path):
     assert boxes(found) == {"red": (0, 0, 128, 64)}  # inverted, outside and empty ones are gone
 
 
+@pytest.mark.usefixtures("warm_children")
 @pytest.mark.parametrize(
     ("path", "shapes"),
     [
@@ -294,6 +295,7 @@ def test_the_child_tries_detectors_too(path, shapes, saved):
     assert set(report.shapes) == shapes
 
 
+@pytest.mark.usefixtures("warm_children")
 def test_a_detector_that_cannot_be_read_is_told_before_the_job(saved):
     spec = read_bundle(saved("tf_od"), {"task": "detect"})
     spec = dataclasses.replace(spec, scores_output="detection_boxes", model_digest="")

@@ -271,7 +271,7 @@ def test_a_real_mobilenet_as_a_file_and_exported(tmp_path):
     import keras
 
     keras.utils.set_random_seed(0)
-    net = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), alpha=0.35, classes=7)
+    net = keras.applications.MobileNet(weights=None, input_shape=(32, 32, 3), alpha=0.25, classes=7)
     net.save(str(tmp_path / "net.keras"))
     net.export(str(tmp_path / "net"), verbose=False)
     batch = np.random.default_rng(5).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)

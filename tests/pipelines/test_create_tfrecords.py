@@ -3,10 +3,7 @@
 import csv
 import hashlib
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -424,7 +421,7 @@ def test_max_failure_rate(create, lake):
 
 
 @pytest.mark.slow
-def test_a_killed_run_claims_nothing_and_resumes_to_the_same_bytes(create, tmp_path):
+def test_a_killed_run_claims_nothing_and_resumes_to_the_same_bytes(warm, create, tmp_path):
     """SIGKILL while shards are being written; the images have boxes, of which one in four is bad."""
     lake = tmp_path / "images.jsonl"
     make_lake(tmp_path / "big", classes=("a", "b"), per_class=24, size=(480, 360), formats=("jpeg",))
@@ -435,14 +432,13 @@ def test_a_killed_run_claims_nothing_and_resumes_to_the_same_bytes(create, tmp_p
     lake.write_text("\n".join(map(json.dumps, rows)))
     options = ["--encode", "png", "--target_shard_bytes", "60000", "--threads", "1"]
     argv = ["create-tfrecords", "--images", str(lake), "--output", str(tmp_path / "out"), *options]
-    command = [sys.executable, "-m", "beam_vision.pipelines.cli", *argv]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = warm.start(["-m", "beam_vision.pipelines.cli", *argv])
     deadline = time.monotonic() + 300
     while len(list((tmp_path / "out").glob("*.tfrecord.json"))) < 2:
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "out" / "manifest.json").exists()
     finished = sorted(path.name for path in (tmp_path / "out").glob("*.tfrecord"))

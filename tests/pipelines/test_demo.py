@@ -3,13 +3,14 @@
 import json
 import re
 import shlex
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from beam_vision.pipelines import demo
+from beam_vision.pipelines import demo, synth_material
 from beam_vision.pipelines.cli import main
 from beam_vision.reports.data import StageRun
 from beam_vision.table import read_manifest
@@ -45,12 +46,15 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def run_once(tmp_path_factory):
+def run_once(warm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     images = class_folders(folder / "photos")
     argv = ["demo", "--images", str(images), "--output", str(folder / "out")]
-    less = ["--train_seconds", "5", "--image_size", "32", "--scenes", "80", "--detector_seconds", "3"]
-    assert main([*argv, *less]) == 0
+    less = ["--train_seconds", "2", "--image_size", "32", "--scenes", "80", "--detector_seconds", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synth_material, "DIGITS", 400)
+        patch.setattr(sys, "executable", warm.executable)  # for the child that tries a model
+        assert main([*argv, *less]) == 0
     return folder / "out"
 
 
@@ -122,7 +126,7 @@ def test_commands_of_the_report_are_those_of_the_plan(run_once):
     text = "".join(Page((run_once / "report.html").read_text()).text)
     images = run_once.parent / "photos"
     options = demo.Options(
-        output=str(run_once), images=str(images), train_seconds=5, image_size=32, scenes=80
+        output=str(run_once), images=str(images), train_seconds=2, image_size=32, scenes=80
     )
     assert len(demo.all_commands(options)) == 8
     for command in demo.all_commands(options):

@@ -10,6 +10,8 @@ from beam_vision.pipelines import cli, model_options
 from beam_vision.pipelines.model_options import ModelOptions, model_of, parse_size, read_class_names
 from beam_vision.testing import detectors, models
 
+pytestmark = pytest.mark.usefixtures("warm_children")
+
 
 def inspect(capsys, *argv):
     code = cli.main(["inspect-model", *map(str, argv)])

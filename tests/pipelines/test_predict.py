@@ -1,10 +1,7 @@
 """``beam-vision predict`` end to end, against plain Python on the same images."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +15,8 @@ from beam_vision.pipelines import cli
 from beam_vision.sinks.failures import read_failures
 from beam_vision.testing import images, models
 from beam_vision.tfrecord_io import Example, write_record
+
+pytestmark = pytest.mark.usefixtures("warm_children")
 
 BROKEN = {"cut.jpg": "truncated", "empty.png": "empty", "text.jpg": "not_an_image"}
 
@@ -169,25 +168,27 @@ def write_small_images(folder, count):
         (folder / f"{number:04d}.png").write_bytes(images.encode(np.ascontiguousarray(pixels), "png"))
 
 
-def start_and_kill(lake, model, output):
+def start_and_kill(warm, lake, model, output):
     """Kills a run, so that nothing of it can tidy up, once its first row is staged; gives what it staged."""
-    argv = [sys.executable, "-m", "beam_vision.pipelines.cli", "predict", "--task", "classify"]
+    argv = ["-m", "beam_vision.pipelines.cli", "predict", "--task", "classify"]
     argv += ["--images", str(lake), "--model", model, "--no-check_model", "--output", str(output)]
-    child = subprocess.Popen([*argv, "--flush_sec", "0"], stderr=subprocess.PIPE)
+    child = warm.start([*argv, "--flush_sec", "0"])
     deadline = time.monotonic() + 120
     while not list(output.glob(".staging/*/rows/*.parquet")):
-        assert child.poll() is None, child.stderr.read().decode()
+        assert child.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    os.kill(child.pid, signal.SIGKILL)
-    child.communicate()
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
     return [pq.read_table(path).to_pylist() for path in output.glob(".staging/*/rows/*.parquet")]
 
 
-def test_a_killed_run_is_resumed_and_only_what_it_had_not_written_is_computed_again(predict, model, tmp_path):
+def test_a_killed_run_is_resumed_and_only_what_it_had_not_written_is_computed_again(
+    warm, predict, model, tmp_path
+):
     lake, output = tmp_path / "lake", tmp_path / "table"
     write_small_images(lake, 300)
-    staged = {row["key"]: row for file in start_and_kill(lake, model, output) for row in file}
+    staged = {row["key"]: row for file in start_and_kill(warm, lake, model, output) for row in file}
     assert 0 < len(staged) < 300
     assert list(output.glob("*.parquet")) == []
     assert table.read_manifest(str(output)) is None

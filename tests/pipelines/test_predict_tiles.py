@@ -1,10 +1,7 @@
 """``beam-vision predict --tile`` end to end: large images in tiles, counted by image."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -146,21 +143,21 @@ def test_tiles_of_another_kind_are_another_table(predict, lake, tmp_path, capfd,
     assert not {row["run_id"] for row in found} & {row["run_id"] for row in before}
 
 
-def test_a_killed_run_is_resumed_image_by_image(predict, model, tmp_path):
+def test_a_killed_run_is_resumed_image_by_image(warm, predict, model, tmp_path):
     lake, output = tmp_path / "lake", tmp_path / "table"
     lake.mkdir()
     for number, rgb in enumerate(np.random.default_rng(0).integers(0, 256, (IMAGES, 3), dtype=np.uint8)):
         pixels = np.ascontiguousarray(np.broadcast_to(rgb, (16, 40, 3)))
         (lake / f"{number:04d}.png").write_bytes(images.encode(pixels, "png"))
     argv = command(lake, model, output, "--tile", TILE_PX, "--tile_overlap", OVERLAP, "--flush_sec", 0)
-    child = subprocess.Popen([sys.executable, "-m", "beam_vision.pipelines.cli", *argv])
+    child = warm.start(["-m", "beam_vision.pipelines.cli", *argv])
     deadline = time.monotonic() + 120
     while not list(output.glob(".staging/*/rows/*.parquet")):
         assert child.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
     staged = [
         row for path in output.glob(".staging/*/rows/*.parquet") for row in pq.read_table(path).to_pylist()
     ]

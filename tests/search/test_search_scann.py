@@ -61,9 +61,10 @@ def test_reaches_the_recall_it_was_tuned_to_on_other_queries(trained):
 
 @pytest.mark.parametrize("k", [1, 10, 100, 700, ROWS, 2 * ROWS])
 def test_gives_as_many_as_there_are_and_never_padding(trained, k):
-    share, _ = recall(trained, trained.store.vectors[:200], k=min(k, ROWS))
+    queries = trained.store.vectors[: 200 if k <= 100 else 30]
+    share, _ = recall(trained, queries, k=min(k, ROWS))
     assert share >= 0.9
-    assert trained.search(trained.store.vectors[:200], k).ids.shape == (200, min(k, ROWS))
+    assert trained.search(queries, k).ids.shape == (len(queries), min(k, ROWS))
 
 
 def test_the_least_effort_still_gives_k(trained):
