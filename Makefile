@@ -6,7 +6,7 @@ IMAGES ?=
 INPUT ?=
 OUTPUT ?= demo-output
 
-.PHONY: help demo demo-stream test lint types bench clean
+.PHONY: help demo demo-stream test lint types bench bench-stream clean
 
 help:  ## what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ types: $(VENV)/.test  ## mypy
 bench: $(VENV)/.test  ## benchmarks, paired in one run (about 40 minutes)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks.run
+
+bench-stream: $(VENV)/.test  ## the stream against a bare loop, on the Pub/Sub emulator (about 12 minutes)
+	$(BIN)/python -m benchmarks.run --only stream
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else "beam-vision needs Python 3.10 to 3.13, and %s is %d.%d: make PYTHON=python3.11 demo" % ((sys.executable,) + v))'

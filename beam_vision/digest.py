@@ -24,6 +24,8 @@ def content_digest(data: bytes) -> str:
 
 def bucket(text: str, buckets: int) -> int:
     """A stable bucket in 0..buckets-1 for ``text``; the same on every machine and in every run."""
+    if buckets == 1:
+        return 0
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % buckets
 
 

@@ -7,8 +7,10 @@ metrics only at the end).
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import Counter
+from typing import Any
 
 NAMESPACE = "beam_vision"
 
@@ -90,18 +92,29 @@ TALLY = Tally()
 def count(name: str, amount: int = 1) -> None:
     """Adds to a counter. Call it on a thread of the runner's, never in a pool of our own: Beam's metrics
     find their bundle by the thread."""
-    from apache_beam.metrics import Metrics
-
-    Metrics.counter(NAMESPACE, name).inc(amount)
+    _counter(name).inc(amount)
     TALLY.add(name, amount)
 
 
 def observe(name: str, value: float) -> None:
     """Adds a value (rounded to an integer) to a distribution; on a runner's thread, as :func:`count`."""
+    _distribution(name).update(round(value))
+    TALLY.add_observation(name, round(value))
+
+
+@functools.cache
+def _counter(name: str) -> Any:
+    """Beam's counter; names are few, and it finds its bundle when it is used."""
     from apache_beam.metrics import Metrics
 
-    Metrics.distribution(NAMESPACE, name).update(round(value))
-    TALLY.add_observation(name, round(value))
+    return Metrics.counter(NAMESPACE, name)
+
+
+@functools.cache
+def _distribution(name: str) -> Any:
+    from apache_beam.metrics import Metrics
+
+    return Metrics.distribution(NAMESPACE, name)
 
 
 def count_failure(reason: str) -> None:

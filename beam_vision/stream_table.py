@@ -29,7 +29,8 @@ TABLES = (PREDICTIONS, COUNTS, HEALTH, LATENCY, ALERTS, ROLLOUTS, FAILURES)
 STAGES = ("publish", "pull", "queue", "decode", "infer", "write", "total")
 """Where a frame's time goes: capture to publish, publish to pull, pull until its batch begins, decoding it,
 its batch's inference, inference until its row is handed to the outputs; capture until then. In milliseconds,
-``<stage>_ms`` in a prediction's row. Clocks differ: the first may be negative."""
+``<stage>_ms`` in a prediction's row. Clocks differ: the first may be negative. A frame of an archive has
+neither the first two nor the total."""
 
 
 def schema(table: str, *, task: str = "classify", embedding_dim: int | None = None) -> pa.Schema:

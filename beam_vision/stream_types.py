@@ -14,6 +14,8 @@ from typing import Any, Sequence  # noqa: UP035  (Beam reads these hints at run 
 
 from beam_vision.types import EncodedImage, Failure, Prediction
 
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+
 
 @dataclass(frozen=True)
 class Message:
@@ -195,10 +197,14 @@ def row_id(camera: str, capture_sec: float, model_digest: str) -> str:
 
 def iso_time(time_sec: float) -> str:
     """Seconds since the epoch as ISO 8601 in UTC with microseconds."""
-    return as_datetime(time_sec).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return iso_datetime(as_datetime(time_sec))
+
+
+def iso_datetime(time: datetime.datetime) -> str:
+    """A datetime in UTC as ISO 8601, as :func:`iso_time` writes it."""
+    return time.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def as_datetime(time_sec: float) -> datetime.datetime:
     """Seconds since the epoch as an aware datetime in UTC, rounded to the microsecond."""
-    epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
-    return epoch + datetime.timedelta(microseconds=round(time_sec * 1e6))
+    return _EPOCH + datetime.timedelta(microseconds=round(time_sec * 1e6))

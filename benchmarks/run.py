@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import lake
+from benchmarks import lake, stream
 
 CONTENDERS = {
     "embed": ("embed_ours", "embed_stock", "embed_tfdata"),
@@ -32,6 +32,7 @@ LIMITS = {
     "detect": ("limit_decode_320", "limit_detector"),
     "tfrecords": ("limit_decode_full",),
 }
+STREAM = "stream"
 HEADINGS = {"embed": "Embedding", "detect": "Detection", "tfrecords": "TFRecord creation"}
 TITLES = {
     "ours": "beam-vision",
@@ -179,10 +180,20 @@ def main() -> int:
     parser.add_argument("--small", type=int, default=500, help="images of the smaller size")
     parser.add_argument("--rounds", type=int, default=3, help="how often each contender runs at each size")
     parser.add_argument(
-        "--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="what to compare"
+        "--only",
+        nargs="+",
+        choices=[*CONTENDERS, STREAM],
+        default=list(CONTENDERS),
+        help="what to compare; stream goes alone",
     )
+    parser.add_argument("--backlog", type=int, default=600, help="stream: messages that are there at once")
+    parser.add_argument("--step_sec", type=float, default=8.0, help="stream: how long each rate is held")
+    parser.add_argument("--memory_sec", type=float, default=120.0, help="stream: how long memory is watched")
     args = parser.parse_args()
     args.folder = args.folder.resolve()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    if STREAM in args.only:
+        return parser.error("stream goes alone") if len(args.only) > 1 else stream.main(args, machine())
     args.lake = lake.make(args.folder / "lake", args.count)
     args.model = make_model(args.folder / "model")
     args.detector = make_detector(args.folder / "detector")

@@ -126,6 +126,8 @@ def line(now: BoardNow, elapsed_sec: float) -> str:
         + f" {camera.state}".rstrip()
         for camera in now.cameras[:MAX_CAMERAS]
     ]
+    if len(now.cameras) > MAX_CAMERAS:
+        cameras.append(f"and {len(now.cameras) - MAX_CAMERAS:,} more")
     return f"{elapsed_sec:6.0f} s  " + "; ".join([*cameras, _model(now)])
 
 

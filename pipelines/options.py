@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import math
 import typing
 from dataclasses import dataclass
 from typing import Any
@@ -132,11 +133,14 @@ def parse(
       beam: whether the job takes Beam's options; if not, nothing is left.
 
     Raises:
-      UsageError: an argument is neither the job's nor Beam's.
+      UsageError: an argument is neither the job's nor Beam's, or a number isn't finite.
     """
     values, rest = parser.parse_known_args(argv)
     if rest:
         _refuse_unknown(parser, rest, beam_option_names() if beam else set())
+    for name, value in vars(values).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--{name} is {value}; it must be a finite number")
     return options(**vars(values)), rest
 
 

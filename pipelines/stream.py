@@ -5,12 +5,9 @@ What is acknowledged is written: a run that is killed goes on where it was. SIGT
 
 from __future__ import annotations
 
-import contextlib
+import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from beam_vision import metrics, storage
@@ -20,6 +17,7 @@ from beam_vision.pipelines.model_options import model_of
 from beam_vision.pipelines.options import make_parser, parse
 from beam_vision.pipelines.stream_graph import Plan, build
 from beam_vision.pipelines.stream_options import PUBSUB, Options, check, state_folder
+from beam_vision.pipelines.stream_stop import Stop, Stopped
 from beam_vision.pipelines.task_options import engine_settings
 
 if TYPE_CHECKING:
@@ -71,7 +69,7 @@ def prepare(options: Options, run_id: str, *, local: bool) -> Plan:
     from beam_vision.sinks.windows import Windows, check_folder
 
     check(options)
-    if not local and not options.input.startswith(PUBSUB):
+    if not (local or options.backfill or options.input.startswith(PUBSUB)):
         raise UsageError(f"--input {options.input}: only a local run watches a folder; give pubsub://...")
     model = model_of(options, task=options.task)
     if model.spec.input_kind == "tf_example":
@@ -85,7 +83,7 @@ def prepare(options: Options, run_id: str, *, local: bool) -> Plan:
         check_folder(
             Windows(folder=folder, window_sec=options.window_sec, task=options.task, embedding_dim=dim)
         )
-    return Plan(model=model, embedding_dim=dim, run_id=run_id, is_local=local)
+    return Plan(model=model, embedding_dim=dim, run_id=run_id, is_local=local, is_live=not options.backfill)
 
 
 def preflight(options: Options, *, local: bool = True) -> dict[str, Any]:
@@ -95,46 +93,80 @@ def preflight(options: Options, *, local: bool = True) -> dict[str, Any]:
       UsageError: the job can't run as asked.
     """
     plan = prepare(options, jobs.new_run_id(), local=local)
+    return facts(options, plan) | {
+        "state": state_folder(options) if local else None,
+        "runner": "local" if local else "DataflowRunner",
+    }
+
+
+def facts(options: Options, plan: Plan) -> dict[str, Any]:
+    """What would be done, apart from where."""
     return {
         "job": NAME,
         "task": options.task,
         "input": options.input,
         "model": plan.model.path,
-        "digests": {
-            "model": plan.model.spec.model_digest,
-            "preprocessing": plan.model.spec.preprocessing_digest,
-        },
+        "digests": digests(plan),
         "embedding_dim": plan.embedding_dim,
         "outputs": [*options.folders, *options.topics],
         "failures": options.failures or [storage.join(folder, "failures") for folder in options.folders],
-        "state": state_folder(options) if local else None,
-        "runner": "local" if local else "DataflowRunner",
         "notes": plan.model.notes,
     }
 
 
-def run_here(options: Options, plan: Plan) -> None:
-    """Runs in this process until a signal, ``--run_sec`` or the feed's end, then drains."""
+def digests(plan: Plan) -> dict[str, str]:
+    """What makes the rows."""
+    spec = plan.model.spec
+    return {"model": spec.model_digest, "preprocessing": spec.preprocessing_digest}
+
+
+def run_here(options: Options, plan: Plan, stop: Stop) -> None:
+    """Runs in this process until a signal, ``--run_sec`` or the feed's end, then drains.
+
+    Raises:
+      UsageError: the input or a topic isn't there.
+      JobError: what it reads or writes fails, as by a full disk.
+    """
     import apache_beam as beam
 
     from beam_vision.pipelines import live_table
     from beam_vision.streaming.board import BOARD
     from beam_vision.streaming.local.runner import LocalStreamRunner, RunnerSettings
 
-    stop = threading.Event()
+    feed = feed_of(options)
+    check_ends(feed, options)
     runner = LocalStreamRunner(
-        feed_of(options),
+        feed,
         state_folder(options),
-        stop=stop,
-        settings=RunnerSettings(lag_sec=options.watermark_lag_sec),
+        stop=stop.event,
+        settings=RunnerSettings(lag_sec=math.inf if options.once else options.watermark_lag_sec),
         ready=lambda: say_ready(options),
     )
     pipeline = beam.Pipeline(runner=runner, options=jobs.beam_options([]))
     build(pipeline, options, plan)
     metrics.TALLY.clear()
     BOARD.clear()
-    with stopping(stop, options), live_table.shown():
-        pipeline.run()
+    with stop.draining(options.run_sec), live_table.shown():
+        try:
+            pipeline.run()
+        except OSError as error:
+            raise JobError(f"{error}; what wasn't acknowledged comes again in the next run") from error
+
+
+def check_ends(feed: Feed, options: Options) -> None:
+    """Finds out whether messages can be read and published, before a model is loaded for them.
+
+    Raises:
+      UsageError: a subscription or a topic isn't there.
+    """
+    from beam_vision.sinks.publish import Topic
+
+    if options.ready_file and not storage.is_remote(options.ready_file):
+        storage.delete(options.ready_file)
+    feed.check()
+    for name in filter(None, (*options.topics, options.failures)):
+        with Topic(name) as topic:
+            topic.check()
 
 
 def say_ready(options: Options) -> None:
@@ -153,36 +185,6 @@ def feed_of(options: Options) -> Feed:
         once=options.once,
         ack_deadline_sec=options.lease_sec,
     )
-
-
-@contextlib.contextmanager
-def stopping(stop: threading.Event, options: Options) -> Iterator[None]:
-    """Sets ``stop`` at SIGTERM, SIGINT or after ``--run_sec``; a drain that takes too long is cut short."""
-
-    def drain(*_: object) -> None:
-        if not stop.is_set():
-            stop.set()
-            threading.Thread(target=give_up, name="drain", daemon=True).start()
-
-    def give_up() -> None:
-        if not done.wait(options.drain_sec):
-            jobs.say(f"failed: the drain took longer than --drain_sec {options.drain_sec:g}")
-            os._exit(1)
-
-    done = threading.Event()
-    before = {number: signal.signal(number, drain) for number in (signal.SIGTERM, signal.SIGINT)}
-    timer = threading.Timer(options.run_sec, drain) if options.run_sec else None
-    if timer:
-        timer.daemon = True
-        timer.start()
-    try:
-        yield
-    finally:
-        done.set()
-        if timer:
-            timer.cancel()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def run_on_dataflow(options: Options, plan: Plan, beam_args: list[str]) -> None:
@@ -221,30 +223,31 @@ def summarise(options: Options, plan: Plan, wall_sec: float) -> dict[str, Any]:
         "duplicates": counts.get(metrics.DUPLICATES, 0),
         "skipped": counts.get(metrics.MESSAGES_SKIPPED, 0),
         "alerts": counts.get(metrics.ALERTS, 0),
+        "uncounted": counts.get(metrics.TOO_LATE, 0),
         "images_per_sec": handled / max(wall_sec, 1e-9),
         "wall_sec": wall_sec,
         "stage_sec": jobs.stage_seconds(),
-        "digests": {
-            "model": plan.model.spec.model_digest,
-            "preprocessing": plan.model.spec.preprocessing_digest,
-        },
+        "digests": digests(plan),
         "output": list(options.outputs),
     }
 
 
-def render(summary: dict[str, Any]) -> str:
-    """The summary as a small table of text."""
-    names = ("inputs", "outputs", "failed", "gated", "duplicates", "skipped")
-    shown = ("messages in", "rows out", "failed", "gated", "duplicates", "skipped")
+def render(summary: dict[str, Any], what: str = "messages") -> str:
+    """The summary as a small table of text; ``what`` came in."""
+    shown = {"inputs": f"{what} in", "outputs": "rows out", "outputs_new": "  new in the table"}
     lines = [f"{NAME}: run {summary['run_id']}"]
-    for name, label in zip(names, shown, strict=True):
-        if summary[name] or name in ("inputs", "outputs", "failed"):
+    for name in ("inputs", "outputs", "outputs_new", "failed", "gated", "duplicates", "skipped"):
+        label = shown.get(name, name)
+        if summary.get(name) or (name in summary and name in (*shown, "failed")):
             lines.append(f"  {label:<24} {summary[name]:>10,}")
         if name == "failed":
             lines += [f"    {reason:<22} {n:>10,}" for reason, n in summary["failed_by_reason"].items()]
     lines.append(
-        f"  {'messages/s':<24} {summary['images_per_sec']:>10,.1f}   ({summary['wall_sec']:.1f} s in all)"
+        f"  {f'{what}/s':<24} {summary['images_per_sec']:>10,.1f}   ({summary['wall_sec']:.1f} s in all)"
     )
+    if summary.get("uncounted"):
+        late = f"{summary['uncounted']:,} observations came too late for the counts of their windows"
+        lines.append(f"  {late} (--allowed_lateness_sec)")
     lines += [f"  output    {destination}" for destination in summary["output"]]
     return "\n".join(lines)
 
@@ -253,16 +256,28 @@ def run(argv: list[str]) -> int:
     """Runs the job; see :mod:`beam_vision.pipelines.cli` for the exit codes."""
     parser = make_parser(NAME, Options, description=__doc__.partition(": ")[2], example=EXAMPLE)
     options, beam_args = parse(parser, Options, argv)
+    if options.backfill:
+        from beam_vision.pipelines.stream_backfill import backfill
+
+        return backfill(options, beam_args)
     local = is_local(beam_args)
     if options.preflight_only:
         return jobs.show_plan(preflight(options, local=local))
-    plan, start = prepare(options, jobs.new_run_id(), local=local), time.monotonic()
     if not local:
-        run_on_dataflow(options, plan, beam_args)
+        run_on_dataflow(options, prepare(options, jobs.new_run_id(), local=False), beam_args)
         return 0
-    run_here(options, plan)
-    summary = summarise(options, plan, time.monotonic() - start)
+    try:
+        with Stop(options.drain_sec) as stop:
+            plan, start = prepare(options, jobs.new_run_id(), local=True), time.monotonic()
+            run_here(options, plan, stop)
+            report(options, summarise(options, plan, time.monotonic() - start))
+    except Stopped:
+        jobs.say("stopped before any message was taken")
+    return 0
+
+
+def report(options: Options, summary: dict[str, Any]) -> None:
+    """Says what a run did, and writes it where that is asked for."""
     jobs.say(render(summary))
     if options.summary:
         storage.write_json(options.summary, summary)
-    return 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beam_vision.pipelines.model_options import Model
 from beam_vision.pipelines.stream_options import (
@@ -32,12 +33,29 @@ class Plan:
       embedding_dim: the length of the embedding in rows, where they have one.
       run_id: stands in each row.
       is_local: whether it runs in this process.
+      is_live: whether it goes on as frames come; else it is a batch job.
     """
 
     model: Model
     embedding_dim: int | None
     run_id: str
     is_local: bool
+    is_live: bool = True
+
+
+class Written(NamedTuple):
+    """What :func:`write` gives: the ends of all frames.
+
+    Attributes:
+      rows: of predictions.
+      dead, observed: PCollections of all that was given besides.
+      committed: by folder.
+    """
+
+    rows: beam.PCollection
+    dead: tuple[beam.PCollection, ...]
+    observed: tuple[beam.PCollection, ...]
+    committed: tuple[beam.PCollection, ...]
 
 
 def read_messages(pipeline: beam.Pipeline, options: Options, plan: Plan) -> beam.PCollection:
@@ -64,7 +82,7 @@ def build(pipeline: beam.Pipeline, options: Options, plan: Plan) -> None:
 
     messages = read_messages(pipeline, options, plan)
     parsed = messages | "ParseMessages" >> ParseMessages(parse_settings(options), run_id=plan.run_id)
-    marked = parsed.frames | "MarkTime" >> beam.ParDo(MarkTime())
+    marked = parsed.frames | "MarkTime" >> beam.ParDo(MarkTime(most_sec=math.inf if options.once else 60.0))
     first = marked | "DropRepeats" >> DropRepeats()
     fetched = first.frames | "FetchFrames" >> FetchFrames(run_id=plan.run_id)
     watched = fetched.frames | "WatchCameras" >> WatchCameras(watch_settings(options), run_id=plan.run_id)
@@ -86,8 +104,10 @@ def write(
     dead: list[Any],
     observed: list[Any],
     rows: list[Any],
-) -> None:
+) -> Written:
     """The second half: frames to predictions, everything to the outputs.
+
+    Things of one kind flow side by side, for a batch runner holds in memory what flows together.
 
     Args:
       frames: those that go to inference.
@@ -102,7 +122,9 @@ def write(
     from beam_vision.streaming.windows_transforms import CountWindows
 
     shards = 1 if plan.is_local else DATAFLOW_SHARDS
-    batches = frames | "BatchFrames" >> BatchFrames(batch_settings(options, shards=shards))
+    batches = frames | "BatchFrames" >> BatchFrames(
+        batch_settings(options, shards=shards, waits=not plan.is_local)
+    )
     inferred = batches | "InferFrames" >> InferFrames(
         plan.model.spec,
         plan.model.path,
@@ -114,55 +136,68 @@ def write(
     made = inferred.predicted | "MakeRows" >> MakeRows(
         task=options.task, embedding_dim=plan.embedding_dim, run_id=plan.run_id
     )
-    late_dead = (inferred.dead, made.dead) | "LateDead" >> beam.Flatten()
-    all_dead = (*dead, late_dead) | "Dead" >> beam.Flatten()
+    late = (inferred.dead, made.dead)
+    all_dead = (*dead, *late)
     all_observed = (
         *observed,
         made.observed,
-        late_dead | "ObserveDead" >> beam.ParDo(ObserveDead()),
-    ) | "Observed" >> beam.Flatten()
+        *(part | f"ObserveDead{number}" >> beam.ParDo(ObserveDead()) for number, part in enumerate(late)),
+    )
     counted = all_observed | "CountWindows" >> CountWindows(window_settings(options), run_id=plan.run_id)
     notable = (
         *rows,
         inferred.rollouts | "RolloutRows" >> beam.ParDo(RolloutRows(plan.run_id)),
-        all_dead | "FailureRows" >> beam.ParDo(FailureRows()),
-    ) | "Notable" >> beam.Flatten()
-    if plan.is_local:
+        *(part | f"FailureRows{number}" >> beam.ParDo(FailureRows()) for number, part in enumerate(all_dead)),
+    )
+    if plan.is_local and plan.is_live:
         show(all_observed, notable)
-    output((made.rows, counted, notable) | "Rows" >> beam.Flatten(), all_dead, options, plan)
+    committed = output((made.rows, counted, *notable), all_dead, options, plan)
+    return Written(made.rows, all_dead, all_observed, committed)
 
 
-def show(observed: beam.PCollection, notable: beam.PCollection) -> None:
+def show(observed: tuple[beam.PCollection, ...], notable: tuple[beam.PCollection, ...]) -> None:
     """What the live table shows."""
     import apache_beam as beam
 
     from beam_vision.streaming.transforms import ShowObservations, ShowRows
 
-    _ = observed | "ShowObservations" >> beam.ParDo(ShowObservations())
-    _ = notable | "ShowRows" >> beam.ParDo(ShowRows())
+    _ = observed | "Observed" >> beam.Flatten() | "ShowObservations" >> beam.ParDo(ShowObservations())
+    _ = notable | "Notable" >> beam.Flatten() | "ShowRows" >> beam.ParDo(ShowRows())
 
 
-def output(rows: beam.PCollection, dead: beam.PCollection, options: Options, plan: Plan) -> None:
-    """Rows to every output, dead letters to their topic."""
+def output(
+    rows: tuple[beam.PCollection, ...], dead: tuple[beam.PCollection, ...], options: Options, plan: Plan
+) -> tuple[beam.PCollection, ...]:
+    """Rows to every output, dead letters to their topic; what was committed, by folder."""
     from beam_vision.sinks.windows_transforms import WriteWindows
 
-    for number, folder in enumerate(options.folders):
-        _ = rows | f"WriteWindows{number or ''}" >> WriteWindows(
+    committed = [
+        rows
+        | f"WriteWindows{number or ''}"
+        >> WriteWindows(
             folder,
             window_sec=options.window_sec,
             task=options.task,
             embedding_dim=plan.embedding_dim,
             gather_sec=0.0 if plan.is_local else DATAFLOW_GATHER_SEC,
         )
+        for number, folder in enumerate(options.folders)
+    ]
     if options.topics or options.failures:
         publish(rows, dead, options)
+    return tuple(committed)
 
 
-def publish(rows: beam.PCollection, dead: beam.PCollection, options: Options) -> None:
+def publish(rows: tuple[beam.PCollection, ...], dead: tuple[beam.PCollection, ...], options: Options) -> None:
     """To Pub/Sub, where that is asked for."""
+    import apache_beam as beam
+
     from beam_vision.sinks.publish_transforms import PublishDeadLetters, PublishRows
 
-    for number, topic in enumerate(options.topics):
-        _ = rows | f"PublishRows{number or ''}" >> PublishRows(topic, ordering=True)
+    if options.topics:
+        all_rows = rows | "Rows" >> beam.Flatten()
+        for number, topic in enumerate(options.topics):
+            _ = all_rows | f"PublishRows{number or ''}" >> PublishRows(topic, ordering=True)
     if options.failures:
-        _ = dead | "PublishDeadLetters" >> PublishDeadLetters(options.failures)
+        all_dead = dead | "Dead" >> beam.Flatten()
+        _ = all_dead | "PublishDeadLetters" >> PublishDeadLetters(options.failures)

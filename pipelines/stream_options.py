@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from beam_vision import storage
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 PUBSUB = "pubsub://"
 STATE = ".state"
+LIVE_ONLY = ("message_format", "once", "ready_file", "run_sec", "server_time", "state")
+DATAFLOW_ONLY = ("id_label", "timestamp_attribute")
+BACKFILL_ONLY = ("format", "image_root")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +114,18 @@ class Options(TaskOptions):
     once: bool = option(False, help="a folder as --input: end when all that is there was taken in")
     backfill: bool = option(
         False,
-        help="--input is an archive (as for predict --images): a batch job with the same steps and rows",
+        help="--input is an archive: a folder of cameras, a glob (with --camera_pattern), or a manifest with "
+        "columns for camera and time (.csv, .jsonl, .parquet). A batch job with the same steps and rows",
+    )
+    format: str = option(
+        "auto",
+        help="what the archive is; auto finds it from the path",
+        choices=("auto", "folder", "glob", "csv", "jsonl", "parquet"),
+    )
+    image_root: str = option(
+        "",
+        help="where relative URIs of an archive's manifest start (default: the manifest's folder)",
+        metavar="DIR",
     )
     id_label: str = option(
         "", help="Dataflow: the attribute by which messages published twice are dropped", metavar="NAME"
@@ -153,6 +167,12 @@ def check(options: Options) -> None:
       UsageError: an option is out of range, or two don't go together.
     """
     check_task(options)
+    check_mode(options)
+    for name in ("input", "camera_attribute", "time_attribute"):
+        if not getattr(options, name):
+            raise UsageError(f"--{name} is empty")
+    if len({*options.folders, *options.topics}) < len(options.outputs):
+        raise UsageError(f"--output {options.output} names a destination twice")
     if not options.outputs:
         raise UsageError("--output is empty; give a folder, or pubsub://projects/P/topics/T")
     for name in options.outputs:
@@ -189,12 +209,36 @@ def check(options: Options) -> None:
         raise UsageError(f"--gate_distance is {options.gate_distance}; it must be in 0..64, or -1 for never")
 
 
+def check_mode(options: Options) -> None:
+    """Checks that nothing is asked of a backfill that only a live stream has, nor the other way round.
+
+    Raises:
+      UsageError: something is.
+    """
+    given = {field.name for field in fields(options) if getattr(options, field.name) != field.default}
+    if not options.backfill:
+        for name in sorted(given.intersection(BACKFILL_ONLY)):
+            raise UsageError(f"--{name} is of an archive; it goes with --backfill")
+        return
+    if options.input.startswith(PUBSUB):
+        raise UsageError(
+            f"--input {options.input}: a backfill reads an archive; give a folder, a glob or a manifest, or "
+            "leave out --backfill"
+        )
+    for name in sorted(given.intersection((*LIVE_ONLY, *DATAFLOW_ONLY))):
+        raise UsageError(f"--{name} is of live streams; leave it out with --backfill")
+    if not options.folders:
+        raise UsageError("a backfill adds to a table: give its folder among --output")
+
+
 def state_folder(options: Options) -> str:
     """Where a local run keeps its state.
 
     Raises:
       UsageError: it has to be said, because no output is a local folder.
     """
+    if storage.is_remote(options.state):
+        raise UsageError(f"--state {options.state} isn't on this machine; give a local folder")
     if options.state:
         return storage.absolute(options.state).rstrip("/")
     local = next((folder for folder in options.folders if not storage.is_remote(folder)), None)
@@ -210,7 +254,7 @@ def parse_settings(options: Options) -> ParseSettings:
     from beam_vision.streaming.content import ParseSettings
 
     prefixes = [part.strip() for part in options.uri_prefixes.split(",") if part.strip()]
-    if not options.input.startswith(PUBSUB):
+    if not (options.backfill or options.input.startswith(PUBSUB)):
         prefixes.append(storage.absolute(options.input).rstrip("/") + "/")
     return ParseSettings(
         format=options.message_format,
@@ -232,12 +276,12 @@ def watch_settings(options: Options) -> WatchSettings:
     return WatchSettings(**{name: getattr(options, name) for name in names})
 
 
-def batch_settings(options: Options, *, shards: int = 1) -> BatchSettings:
+def batch_settings(options: Options, *, shards: int = 1, waits: bool = True) -> BatchSettings:
     """How frames are gathered into batches."""
     from beam_vision.streaming.batching import BatchSettings
 
     return BatchSettings(
-        max_images=options.batch_size, max_latency_ms=options.max_batch_latency_ms, shards=shards
+        max_images=options.batch_size, max_latency_ms=options.max_batch_latency_ms, shards=shards, waits=waits
     )
 
 

@@ -10,10 +10,14 @@ from beam_vision.inference.golden import Golden
 from beam_vision.inference.loader import LoadedModel
 from beam_vision.stream_types import RolloutEvent
 
+MODEL_FILES = frozenset({"saved_model.pb", "model.keras", "model.onnx"})
+"""What a version's folder may hold the model in."""
+
 
 def version_of(path: str) -> str:
-    """The name of a model's folder, or file."""
-    return path.rstrip("/").rpartition("/")[2]
+    """The name of a model's folder; of a single file that isn't a bundle's, its own."""
+    folder, _, name = path.rstrip("/").rpartition("/")
+    return version_of(folder) if folder and name in MODEL_FILES else name
 
 
 @dataclass(frozen=True)

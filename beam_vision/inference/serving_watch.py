@@ -126,11 +126,13 @@ class Watch:
         self._at_work.acquire(timeout=_EXIT_SEC)
 
     def _run(self, reference: weakref.ref[ServingModel]) -> None:
-        guarded = Guard(self._look_for, Stage.INFERENCE)
+        guarded, said = Guard(self._look_for, Stage.INFERENCE), ""
         while not self._ended.wait(self._how.poll_sec):
             found = guarded(ImageRef(LATEST_FILE, self._how.root), reference)
-            if isinstance(found, Failure):  # storage is away for a moment, say
-                _LOG.warning("can't look at %s: %s", self._how.root, found.detail)
+            trouble = found.detail if isinstance(found, Failure) else ""  # storage is away for a moment, say
+            if trouble and trouble != said:
+                _LOG.warning("the model serves on, but %s can't be looked at: %s", self._how.root, trouble)
+            said = trouble
 
     def _look_for(self, reference: weakref.ref[ServingModel]) -> None:
         serving = reference()

@@ -149,7 +149,7 @@ def _camera(
         rows_by_bin=heights.tolist(),
         windows=[_window(row) for row in health],
         spans=spans_of([alert for alert in alerts if alert.camera == name], health, span),
-        failed_at=broken["time"].to_pylist(),
+        failed_at=broken["time"].drop_null().to_pylist(),
         latency=[
             Percentiles(*(row[key] for key in ("window_start", "window_end", "p50_ms", "p95_ms", "p99_ms")))
             for row in read.latency

@@ -10,11 +10,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from beam_vision import pubsub
 from beam_vision.errors import JobError
-from beam_vision.stream_types import DeadLetter, StreamRow, iso_time
+from beam_vision.stream_types import DeadLetter, StreamRow, iso_datetime, iso_time
 
 if TYPE_CHECKING:
     from google.pubsub_v1 import PublisherClient
@@ -47,7 +48,7 @@ class Outgoing:
     attributes: Mapping[str, str] = field(default_factory=dict)
     ordering_key: str = ""
 
-    @property
+    @cached_property
     def size_bytes(self) -> int:
         """About what it takes of a request."""
         named = sum(len(key.encode()) + len(value.encode()) + 16 for key, value in self.attributes.items())
@@ -220,13 +221,15 @@ def _chunks(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
 
 def _plain(name: str, value: Any) -> Any:
     """A value as JSON has it."""
+    kind = type(value)
+    if value is None or kind is str or kind is int or kind is bool:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, datetime.datetime):
-        utc = value.astimezone(datetime.timezone.utc)
-        return utc.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return iso_datetime(value.astimezone(datetime.timezone.utc))
     if isinstance(value, bytes):
         return _numbers(value) if name == "embedding" else base64.b64encode(value).decode()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
     if isinstance(value, Mapping):
         return {str(key): _plain("", item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

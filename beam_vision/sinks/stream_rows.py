@@ -73,7 +73,8 @@ def row_fault(prediction: Prediction, *, task: str, embedding_dim: int | None) -
 def stage_ms(predicted: Predicted, now_sec: float) -> dict[str, float]:
     """Where a frame's time went until ``now_sec``: milliseconds by stage.
 
-    See :data:`~beam_vision.stream_table.STAGES`; a stage whose begin or end isn't known is left out.
+    See :data:`~beam_vision.stream_table.STAGES`; a stage whose begin or end isn't known is left out, and the
+    total of a frame that was never under way: it comes from an archive.
     """
     info, timing = predicted.info, predicted.timing
     took = {"decode": timing.decode_ms, "infer": timing.infer_ms, "write": (now_sec - timing.end_sec) * 1e3}
@@ -84,14 +85,17 @@ def stage_ms(predicted: Predicted, now_sec: float) -> dict[str, float]:
     waits_since = info.pull_sec or info.queued_sec
     if waits_since:
         took["queue"] = (timing.start_sec - waits_since) * 1e3
-    return {**took, "total": (now_sec - info.capture_sec) * 1e3}
+    if info.publish_sec or info.pull_sec:
+        took["total"] = (now_sec - info.capture_sec) * 1e3
+    return took
 
 
 def failure_row(dead: DeadLetter) -> StreamRow:
     """The row of a dead letter, its payload with it.
 
     It stands at its capture time; where that isn't known, or is further than a day off the time when it was
-    published, at the latter. A message that fails again after a redelivery is the same row.
+    published, at the latter; where neither is known, as for a file of an archive without a time, it has no
+    time, and lies in the first window of 1970. A message that fails again after a redelivery is the same row.
     """
     failure, info = dead.failure, dead.info
     name = "/".join((failure.key, failure.stage, info.message_id, str(failure.attempt)))
@@ -101,7 +105,7 @@ def failure_row(dead: DeadLetter) -> StreamRow:
         "key": failure.key,
         "uri": failure.uri,
         "camera": info.camera or None,
-        "time": as_datetime(time_sec),
+        "time": as_datetime(time_sec) if time_sec else None,
         "stage": failure.stage,
         "reason": failure.reason,
         "detail": failure.detail,

@@ -27,7 +27,8 @@ Notice = tuple[str, float]
 
 
 class WriteWindows(beam.PTransform):
-    """``PCollection[StreamRow]`` -> ``PCollection[Committed]``: tables by window, each row id once.
+    """``PCollection[StreamRow]``, or a tuple of them -> ``PCollection[Committed]``: tables by window, with
+    each row id once.
 
     A bundle's rows are safe, in staged files, when it ends. They become a part of their table when the
     watermark passes the end of their window; or, where the window was past already, ``commit_late_sec``
@@ -60,22 +61,30 @@ class WriteWindows(beam.PTransform):
         self._commit_late_sec = commit_late_sec
         self._gather_sec = gather_sec
 
-    def expand(self, rows: beam.PCollection) -> beam.PCollection:
+    def expand(self, rows: Any) -> beam.PCollection:
         """Stages; commits what this run and earlier ones have staged."""
-        rows = rows | "InOneWindow" >> beam.WindowInto(GlobalWindows())
-        if self._gather_sec:
-            rows = rows | "Gather" >> GatherRows(self._settings, self._gather_sec)
-        staged = rows | "StageRows" >> beam.ParDo(StageStreamRows(self._settings)).with_output_types(Notice)
+        parts = rows if isinstance(rows, tuple) else (rows,)
+        if len(parts) > 1 and (self._gather_sec or not all(part.is_bounded for part in parts)):
+            parts = (parts | "Rows" >> beam.Flatten(),)
+        # in batch each is staged where it is made: a runner may hold what flows together in memory
+        staged = [self._stage(part, str(number or "")) for number, part in enumerate(parts)]
         left = (
-            rows.pipeline
+            parts[0].pipeline
             | "Once" >> beam.Impulse()
             | "FindStaged" >> beam.ParDo(FindStaged(self._settings)).with_output_types(Notice)
         )
         return (
-            (staged, left)
+            (*staged, left)
             | "Notices" >> beam.Flatten()
             | "CommitWindows" >> beam.ParDo(CommitWindow(self._settings, self._commit_late_sec))
         )
+
+    def _stage(self, rows: beam.PCollection, number: str) -> beam.PCollection:
+        rows = rows | f"InOneWindow{number}" >> beam.WindowInto(GlobalWindows())
+        if self._gather_sec:
+            rows = rows | f"Gather{number}" >> GatherRows(self._settings, self._gather_sec)
+        stage = beam.ParDo(StageStreamRows(self._settings)).with_output_types(Notice)
+        return rows | f"StageRows{number}" >> stage
 
 
 class GatherRows(beam.PTransform):

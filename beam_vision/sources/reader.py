@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -114,19 +115,48 @@ class ImageReader:
                 future.cancel()
             budget.lift()
 
+    def read_in_order(self, refs: Iterable[ImageRef]) -> Iterator[Read]:
+        """Each ref's bytes or Failure, in the order of the refs.
+
+        Files are read ahead of the one that is wanted next: no more than twice as many as there are threads,
+        and no further one while ``max_held_bytes`` wait.
+        """
+        todo = iter(refs)
+        ahead: deque[Future[Read]] = deque()
+        try:
+            while True:
+                while len(ahead) < 2 * self._threads and _held_bytes(ahead) < self._max_held_bytes:
+                    more = [self._pool.submit(self._read, ref) for ref in itertools.islice(todo, 1)]
+                    if not more:
+                        break
+                    ahead += more
+                if not ahead:
+                    return
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
     def close(self) -> None:
         """Ends the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _read(self, ref: ImageRef, budget: ByteBudget, holder: object) -> Read:
+    def _read(self, ref: ImageRef, budget: ByteBudget | None = None, holder: object = None) -> Read:
         start = time.monotonic()
         waited_sec = 0.0
 
         def reserve(size_bytes: int) -> None:
             nonlocal waited_sec
             before = time.monotonic()
-            budget.take(holder, size_bytes)
+            if budget is not None:
+                budget.take(holder, size_bytes)
             waited_sec += time.monotonic() - before
 
         outcome = self._guard(ref, ref.uri, reserve)
         return Read(ref, outcome, time.monotonic() - start - waited_sec)
+
+
+def _held_bytes(ahead: Iterable[Future[Read]]) -> int:
+    """The bytes of files that were read."""
+    outcomes = (future.result().outcome for future in ahead if future.done())
+    return sum(len(outcome) for outcome in outcomes if isinstance(outcome, bytes))

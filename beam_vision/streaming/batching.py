@@ -38,12 +38,15 @@ class BatchSettings:
       max_bytes: of encoded images together; a single larger one goes alone.
       max_latency_ms: no frame waits longer for others; 0: what a bundle brings is a batch.
       shards: over so many keys frames are spread, which is how many workers can batch at once.
+      waits: whether frames wait for others at all. Where one thread takes in and runs them it gains nothing:
+        what comes while a batch runs is the next one, and the more there is to do, the larger it is.
     """
 
     max_images: int = 32
     max_bytes: int = 32 << 20
     max_latency_ms: float = 200.0
     shards: int = 1
+    waits: bool = True
 
     def __post_init__(self) -> None:
         for name in ("max_images", "max_bytes", "shards"):
@@ -156,7 +159,7 @@ def wait_sec(held: Held, costs: Costs, settings: BatchSettings, now_sec: float) 
 
     Never past ``max_latency_ms`` after the first of them came.
     """
-    if held.is_full(settings) or not held.images:
+    if held.is_full(settings) or not held.images or not settings.waits:
         return 0.0
     needed = images_to_keep_up(held.rate, *costs.split(), settings.max_images)
     if needed <= held.images:

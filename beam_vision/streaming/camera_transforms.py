@@ -6,9 +6,8 @@ before the end, and a camera's silence shows in the capture times alone.
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -20,17 +19,12 @@ from apache_beam.utils.timestamp import Timestamp
 
 import beam_vision.coders  # noqa: F401
 from beam_vision import metrics
-from beam_vision.errors import Stage
-from beam_vision.failures import FAILED, Guard
+from beam_vision.failures import FAILED
 from beam_vision.stream_types import DeadLetter, Frame, Observation, StreamRow
 from beam_vision.streaming import camera, repeats
-from beam_vision.streaming.dead import OBSERVED, dead_letter, failed_observation
+from beam_vision.streaming.camera_watch import ALERTS, Watch
+from beam_vision.streaming.dead import FAILED_BEFORE, OBSERVED
 from beam_vision.streaming.health import WatchSettings
-from beam_vision.streaming.measure import bytes_digest, measure
-from beam_vision.types import Failure
-
-ALERTS = "alerts"
-"""The tag of a transform's alerts."""
 
 _DEFAULTS = WatchSettings()
 
@@ -60,6 +54,8 @@ class Watched(NamedTuple):
 
 class DropRepeats(beam.PTransform):
     """``PCollection[Frame]`` -> :class:`Repeated`: of frames with the same camera and capture time the first.
+
+    A dead letter that was published again passes, too: there is no row of it yet.
 
     Args:
       horizon_sec: a repetition that comes later than this after the frame counts as another frame.
@@ -114,12 +110,6 @@ def by_camera(frame: Frame) -> tuple[str, Frame]:
     return frame.info.camera, frame
 
 
-def mean_inference_sec() -> float:
-    """What inference of an image has taken so far, on average, in this process; 0 before the first."""
-    images = metrics.TALLY.counts().get(metrics.INFERRED, 0)
-    return metrics.TALLY.sums().get(metrics.INFERENCE_MS, 0) / images / 1000 if images else 0.0
-
-
 @beam.typehints.with_output_types(Frame, observed=Observation)
 class DropRepeatsDoFn(beam.DoFn):
     """(ten seconds of a camera, Frame) -> Frame, or an Observation under ``observed``.
@@ -150,7 +140,7 @@ class DropRepeatsDoFn(beam.DoFn):
         frame = element[1]
         info = frame.info
         found = repeats.see(seen.read(), repeats.place(info).micros, self._horizon_sec, self._clock())
-        if found.repeated:
+        if found.repeated and FAILED_BEFORE not in info.attributes:
             metrics.count(metrics.DUPLICATES)
             yield TaggedOutput(OBSERVED, Observation(info.camera, info.capture_sec, "duplicate"))
             return
@@ -197,10 +187,9 @@ class WatchDoFn(beam.DoFn):
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._run_id = run_id
         self._clock = clock
         self._wakes = live and settings.silent_sec > 0
-        self._guard = Guard(self._take, Stage.DECODE, run_id=run_id)
+        self._watch = Watch(settings, run_id)
 
     def process(
         self,
@@ -211,21 +200,14 @@ class WatchDoFn(beam.DoFn):
         """What one frame gives."""
         frame = element[1]
         now_sec = self._clock()
-        step = self._guard(frame.image.ref, known.read(), frame, now_sec)
-        if isinstance(step, Failure):
-            yield from self._dead(step, frame)
-            return
-        state = step.state
-        if self._wakes and state.wakes_sec + 1 < now_sec:  # no timer is pending
-            state = state._replace(wakes_sec=now_sec + self._settings.silent_sec)
-            wake.set(Timestamp.of(state.wakes_sec))
-        known.write(state)
-        yield from self._told(frame.info.camera, step.observation, step.changes)
-        if step.passes:
-            yield frame
-        else:
-            metrics.count(metrics.GATED)
-            metrics.count(metrics.SAVED_MS, round(1000 * step.observation.saved_sec))
+        step = self._watch.take(known.read(), frame, now_sec)
+        if isinstance(step, camera.Taken):
+            state = step.state
+            if self._wakes and state.wakes_sec + 1 < now_sec:  # no timer is pending
+                state = state._replace(wakes_sec=now_sec + self._settings.silent_sec)
+                wake.set(Timestamp.of(state.wakes_sec))
+            known.write(state)
+        yield from self._watch.outputs(frame, step)
 
     @on_timer(WAKE)
     def look_for_silence(
@@ -244,30 +226,4 @@ class WatchDoFn(beam.DoFn):
         else:
             known.write(step.state)
             wake.set(Timestamp.of(step.state.wakes_sec))
-        yield from self._told(name, step.observation, step.changes)
-
-    def _take(self, before: camera.CameraState | None, frame: Frame, now_sec: float) -> camera.Taken:
-        data = frame.image.data
-        frame_sec = mean_inference_sec() if self._settings.gates else 0.0
-        look = functools.partial(measure, data)
-        digest = bytes_digest(data)
-        return camera.take(
-            before, frame.info, digest, look, self._settings, now_sec=now_sec, frame_sec=frame_sec
-        )
-
-    def _told(
-        self, name: str, seen: Observation | None, changes: Iterable[camera.Change]
-    ) -> Iterator[TaggedOutput]:
-        if seen is not None:
-            yield TaggedOutput(OBSERVED, seen)
-        for change in changes:
-            metrics.count(metrics.ALERTS)
-            yield TaggedOutput(ALERTS, camera.alert_row(name, change, self._run_id))
-
-    def _dead(self, failed: Failure, frame: Frame) -> Iterator[TaggedOutput]:
-        metrics.count_failure(failed.reason)
-        dead = dead_letter(failed, frame, Stage.DECODE, self._run_id)
-        seen = failed_observation(dead)
-        if seen is not None:
-            yield TaggedOutput(OBSERVED, seen)
-        yield TaggedOutput(FAILED, dead)
+        yield from self._watch.told(name, step.observation, step.changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import re
 from decimal import Decimal
 from typing import Any
@@ -30,6 +31,13 @@ _UNITS = (
 )
 """From, below, and how many microseconds one is: seconds, ms, us and ns."""
 
+_DAY = r"\d{4}(?P<sep>[-_.]?)\d{2}(?P=sep)\d{2}"
+_IN_NAME = rf"{_DAY}[Tt _-]?\d{{2}}[-:_.]?\d{{2}}[-:_.]?\d{{2}}"
+_AT_END = re.compile(
+    rf"(?:(?<![0-9])(?P<time>{_IN_NAME})(?:[.,_-](?P<fraction>\d{{1,9}}))?(?P<zone>[Zz]|[+-]\d\d:?\d\d)?"
+    r"|(?<![0-9A-Za-z])(?P<number>\d{10}(?:\.\d{1,9})?|\d{13}|\d{16}|\d{19}))$"
+)
+
 
 def parse_time(value: Any, *, assume_utc: bool = False) -> float:
     """A capture time as seconds since the epoch, to the microsecond.
@@ -56,6 +64,25 @@ def parse_time(value: Any, *, assume_utc: bool = False) -> float:
     if not _LEAST_SEC <= micros / 1e6 < _BELOW_SEC:
         raise _bad(value, "is of a clock that is not set")
     return micros / 1e6
+
+
+def time_in_name(name: str) -> float | None:
+    """The time at the end of a file's name, in seconds since the epoch; None where there is none.
+
+    As RFC 3339 or what file names make of it (``cam1_2026-11-22T10-15-00.123Z.jpg``), in UTC where no
+    offset stands there, or as seconds, ms, us or ns since the epoch by 10, 13, 16 or 19 digits. A time that
+    is followed by anything else (``..._frame2.jpg``) isn't taken.
+    """
+    match = _AT_END.search(os.path.splitext(name)[0])
+    if match is None:
+        return None
+    text = match["number"]
+    if text is None:
+        text = match["time"] + (f".{match['fraction']}" if match["fraction"] else "") + (match["zone"] or "")
+    try:
+        return parse_time(text, assume_utc=True)
+    except VisionError:
+        return None
 
 
 def _from_number(number: Decimal, value: Any) -> int:

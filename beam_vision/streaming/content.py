@@ -29,6 +29,7 @@ class ParseSettings:
         A time without an offset is taken as UTC there.
       uri_prefixes: folders and buckets (``/data/frames``, ``gs://lake``) that images may be read from.
         With none given, any remote URI may be, and no local file: who can publish could read them all.
+      trust_uris: images may be read from anywhere: who names them is who runs the job.
       max_message_bytes: a larger payload fails.
       max_skew_sec: a capture time older than this when the message is published fails; 0: any is taken.
       max_ahead_sec: a capture time further in the future than this fails, unless ``max_skew_sec`` is 0.
@@ -45,6 +46,7 @@ class ParseSettings:
     sequence_attribute: str = "sequence"
     camera_pattern: str = ""
     uri_prefixes: tuple[str, ...] = ()
+    trust_uris: bool = False
     max_message_bytes: int = MAX_MESSAGE_BYTES
     max_skew_sec: float = 86_400.0
     max_ahead_sec: float = 600.0

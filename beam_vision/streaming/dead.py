@@ -14,6 +14,8 @@ from beam_vision.failures import failure
 from beam_vision.stream_types import DeadLetter, Frame, FrameInfo, Message, Observation, frame_key, iso_time
 from beam_vision.types import Failure, ImageRef
 
+FAILED_BEFORE = "beam_vision_reason"
+"""An attribute that dead letters get when they are published; see :mod:`beam_vision.sinks.publish`."""
 OBSERVED = "observed"
 """The tag of a transform's observations."""
 

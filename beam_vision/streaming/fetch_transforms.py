@@ -16,7 +16,7 @@ from beam_vision import metrics
 from beam_vision.errors import Reason, Stage, VisionError
 from beam_vision.failures import FAILED
 from beam_vision.sources.reader import ImageReader
-from beam_vision.stream_types import Frame
+from beam_vision.stream_types import DeadLetter, Frame
 from beam_vision.streaming.dead import OBSERVED, dead_letter
 from beam_vision.streaming.parse_transforms import failed_outputs
 from beam_vision.types import EncodedImage, Failure
@@ -147,14 +147,20 @@ class FetchDoFn(beam.DoFn):
         metrics.observe(metrics.READ_MS, 1000 * seconds)
 
     def _give(self, one: _Waiting, outcome: bytes | Failure) -> Iterator[Any]:
-        image = one.frame.image
-        if isinstance(outcome, bytes) and outcome:
-            metrics.count(metrics.READ)
-            metrics.count(metrics.READ_BYTES, len(outcome))
-            fetched = dataclasses.replace(one.frame, image=EncodedImage(image.ref, outcome))
+        fetched = with_bytes(one.frame, outcome, self._run_id)
+        if isinstance(fetched, Frame):
             yield one.windowed(fetched)
             return
-        error = outcome or VisionError(Reason.EMPTY, f"{image.ref.uri} is an empty file")
-        dead = dead_letter(error, one.frame, Stage.READ, self._run_id)
-        for tag, value in failed_outputs(dead):
+        for tag, value in failed_outputs(fetched):
             yield TaggedOutput(tag, one.windowed(value))
+
+
+def with_bytes(frame: Frame, outcome: bytes | Failure, run_id: str = "") -> Frame | DeadLetter:
+    """A frame with what came of reading its image, which is counted, or the dead letter in its place."""
+    image = frame.image
+    if isinstance(outcome, bytes) and outcome:
+        metrics.count(metrics.READ)
+        metrics.count(metrics.READ_BYTES, len(outcome))
+        return dataclasses.replace(frame, image=EncodedImage(image.ref, outcome))
+    error = outcome or VisionError(Reason.EMPTY, f"{image.ref.uri} is an empty file")
+    return dead_letter(error, frame, Stage.READ, run_id)

@@ -80,7 +80,7 @@ def _what_is_known(message: Message, settings: ParseSettings) -> tuple[FrameInfo
 def _camera(content: Content, settings: ParseSettings) -> str:
     value = content.find(settings.camera_attribute)
     if value is None:
-        value = _from_uri(content.uri, "camera", settings)
+        value = from_uri(content.uri, "camera", settings)
     if value is None:
         raise VisionError(Reason.MISSING_FIELD, _missing(settings.camera_attribute, content, settings))
     return _name(value, settings.camera_attribute)
@@ -91,7 +91,7 @@ def _capture_sec(content: Content, message: Message, settings: ParseSettings) ->
     if value is None:
         value = content.event_time
     if value is None:
-        value, assume_utc = _from_uri(content.uri, "time", settings), True
+        value, assume_utc = from_uri(content.uri, "time", settings), True
     if value is None and settings.trust_server_time:
         value, assume_utc = content.server_time or message.publish_sec or None, False
     if value is None:
@@ -121,7 +121,7 @@ def _uri(content: Content, message: Message, settings: ParseSettings) -> str:
             raise VisionError(Reason.EMPTY, "the message brings neither an image nor a URI")
         return message_uri(message)
     uri = _text(content.uri, "uri", MAX_URI_CHARS)
-    return uri if content.data else readable_uri(uri, settings.uri_prefixes)
+    return uri if content.data or settings.trust_uris else readable_uri(uri, settings.uri_prefixes)
 
 
 def readable_uri(uri: str, prefixes: tuple[str, ...]) -> str:
@@ -146,8 +146,8 @@ def readable_uri(uri: str, prefixes: tuple[str, ...]) -> str:
     return found
 
 
-def _from_uri(uri: str, group: str, settings: ParseSettings) -> str | None:
-    """What the pattern finds in the URI, or None."""
+def from_uri(uri: str, group: str, settings: ParseSettings) -> str | None:
+    """What the settings' pattern finds in a URI as ``camera`` or ``time``, or None."""
     if not (settings.camera_pattern and uri):
         return None
     found = compiled(settings.camera_pattern).search(uri)

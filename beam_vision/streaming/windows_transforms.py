@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -23,18 +24,18 @@ from beam_vision.streaming.tally import Tally, merged, tally
 CORRECT_EVERY_SEC = 10.0
 """Corrections of windows that were given are gathered for so long."""
 
-_MOST_GATHERED = 1000
+_MOST_GATHERED = 5000
 _DEFAULTS = windows.WindowSettings()
 
 Part = tuple[int, Tally]
 
 
 class CountWindows(beam.PTransform):
-    """``PCollection[Observation]`` -> ``PCollection[StreamRow]`` of counts, health and latency.
+    """Observations, one PCollection or a tuple -> ``PCollection[StreamRow]``: counts, health, latency.
 
     The input must be in the global window; observations are put in windows by their capture time. Its
     watermark says when a window has ended. Each bundle is summed up first, so that state is written once
-    for a camera, a window and a bundle.
+    for a camera, a window and a bundle. Of bounded input each window is given once, when all is known of it.
 
     Args:
       settings: how time is cut.
@@ -46,10 +47,35 @@ class CountWindows(beam.PTransform):
         self._settings = settings
         self._run_id = run_id
 
-    def expand(self, observed: beam.PCollection[Observation]) -> beam.PCollection[StreamRow]:
-        """Builds the stage; its input is spread by camera."""
-        dofn = KeepWindowsDoFn(self._settings, run_id=self._run_id, live=not observed.is_bounded)
-        return observed | "SumUp" >> beam.ParDo(SumUpDoFn(self._settings)) | "KeepWindows" >> beam.ParDo(dofn)
+    def expand(self, observed: Any) -> beam.PCollection[StreamRow]:
+        """Builds the stage; live, its input is spread by camera, else by camera and window."""
+        parts = observed if isinstance(observed, tuple) else (observed,)
+        if all(part.is_bounded for part in parts):
+            return self._at_once(parts)
+        together = parts | "Observed" >> beam.Flatten()
+        keep = KeepWindowsDoFn(self._settings, run_id=self._run_id)
+        return together | "SumUp" >> beam.ParDo(SumUpDoFn(self._settings)) | "KeepWindows" >> beam.ParDo(keep)
+
+    def _at_once(self, parts: tuple[beam.PCollection, ...]) -> beam.PCollection[StreamRow]:
+        """No state, which would hold all windows of a camera until the end; and each part is summed up where
+        it is made, as a runner may hold what flows together in memory."""
+        summed = [
+            part | f"SumUp{number or ''}" >> beam.ParDo(SumUpDoFn(self._settings))
+            for number, part in enumerate(parts)
+        ]
+        return (
+            tuple(summed)
+            | "Summed" >> beam.Flatten()
+            | "ByWindow" >> beam.Map(by_window).with_output_types(tuple[tuple[str, int], Tally])
+            | "GroupByWindow" >> beam.GroupByKey()
+            | "GiveWindow" >> beam.ParDo(GiveWindowDoFn(self._settings, run_id=self._run_id))
+        )
+
+
+def by_window(summed: tuple[str, Part]) -> tuple[tuple[str, int], Tally]:
+    """A tally behind its camera and the beginning of its window."""
+    camera, (start, part) = summed
+    return (camera, start), part
 
 
 @beam.typehints.with_output_types(tuple[str, Part])
@@ -62,31 +88,53 @@ class SumUpDoFn(beam.DoFn):
 
     def __init__(self, settings: windows.WindowSettings) -> None:
         self._settings = settings
-        self._gathered: dict[tuple[str, int], list[Observation]] = {}
-        self._summed: dict[tuple[str, int], Tally] = {}
 
     def start_bundle(self) -> None:
         """Begins with nothing."""
-        self._gathered, self._summed = {}, {}
+        self._clear()
 
-    def process(self, element: Observation) -> None:
-        """Takes one in."""
+    def process(self, element: Observation) -> Iterator[WindowedValue]:
+        """Takes one in; a large bundle is summed up in pieces."""
         place = element.camera, self._settings.start(element.capture_sec)
-        gathered = self._gathered.setdefault(place, [])
-        gathered.append(element)
-        if len(gathered) >= _MOST_GATHERED:
-            self._sum_up(place)
+        self._gathered.setdefault(place, []).append(element)
+        self._count += 1
+        if self._count >= _MOST_GATHERED:
+            yield from self._give()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         """Gives the sums."""
-        for place in list(self._gathered):
-            self._sum_up(place)
-        for (camera, start), summed in self._summed.items():
-            yield WindowedValue((camera, (start, summed)), Timestamp(micros=start), [GlobalWindow()])
+        yield from self._give()
 
-    def _sum_up(self, place: tuple[str, int]) -> None:
-        new = tally(self._gathered.pop(place))
-        self._summed[place] = merged(self._summed[place], new) if place in self._summed else new
+    def _clear(self) -> None:
+        self._gathered: dict[tuple[str, int], list[Observation]] = {}
+        self._count = 0
+
+    def _give(self) -> Iterator[WindowedValue]:
+        gathered = self._gathered
+        self._clear()
+        for (camera, start), observed in gathered.items():
+            part = camera, (start, tally(observed))
+            yield WindowedValue(part, Timestamp(micros=start), [GlobalWindow()])
+
+
+@beam.typehints.with_output_types(StreamRow)
+class GiveWindowDoFn(beam.DoFn):
+    """((camera, beginning of a window), all Tallies of it) -> its rows.
+
+    Args:
+      settings: how time is cut.
+      run_id: stands in each row.
+    """
+
+    def __init__(self, settings: windows.WindowSettings, *, run_id: str = "") -> None:
+        self._settings = settings
+        self._run_id = run_id
+
+    def process(self, element: tuple[tuple[str, int], Iterable[Tally]]) -> Iterator[StreamRow]:
+        """One window."""
+        (camera, start), parts = element
+        pane = windows.Pane(start, functools.reduce(merged, parts), windows.ON_TIME)
+        yield from windows.rows(camera, pane, self._settings, self._run_id)
 
 
 @beam.typehints.with_output_types(StreamRow)
@@ -96,17 +144,15 @@ class KeepWindowsDoFn(beam.DoFn):
     Args:
       settings: how time is cut.
       run_id: stands in each row.
-      live: whether corrections are given as time passes, not only when their window expires.
     """
 
     WINDOWS = ReadModifyWriteStateSpec("windows", PickleCoder())
     ENDS = TimerSpec("ends", TimeDomain.WATERMARK)
     CORRECTS = TimerSpec("corrects", TimeDomain.REAL_TIME)
 
-    def __init__(self, settings: windows.WindowSettings, *, run_id: str = "", live: bool = True) -> None:
+    def __init__(self, settings: windows.WindowSettings, *, run_id: str = "") -> None:
         self._settings = settings
         self._run_id = run_id
-        self._live = live
 
     def process(
         self,
@@ -126,7 +172,7 @@ class KeepWindowsDoFn(beam.DoFn):
         due = windows.next_time(after, self._settings)
         if due != windows.next_time(before, self._settings):
             ends.set(Timestamp(micros=due))
-        if self._live and after.owes and not before.owes:
+        if after.owes and not before.owes:
             corrects.set(Timestamp.of(time.time() + CORRECT_EVERY_SEC))
 
     @on_timer(ENDS)

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ WARM = (
     *("beam_vision.streaming.camera_transforms", "beam_vision.streaming.fetch_transforms"),
     *("beam_vision.streaming.local.runner", "beam_vision.streaming.windows_transforms"),
 )
+
+_RAISED = 70
 
 
 class Forks:
@@ -108,10 +111,12 @@ def _fork(argv: list[str]) -> int:
         return child
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    code = 70
+    code = _RAISED
     try:
         code = cli.main(argv)
     finally:
+        if code == _RAISED:
+            traceback.print_exc()
         sys.stderr.flush()
         os._exit(code)
 

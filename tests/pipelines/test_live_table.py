@@ -107,3 +107,10 @@ def test_a_narrow_terminal_cuts_lines_and_not_colours():
         cut = live_table._cut(line, width)
         assert plain(cut) == plain(line)[:width]
         assert cut.endswith(live_table.PLAIN) or cut == line
+
+
+def test_a_log_says_how_many_cameras_it_leaves_out():
+    board = Board()
+    for i in range(live_table.MAX_CAMERAS + 3):
+        board.observe(Observation(f"gate{i:03}", 1.0, "row"))
+    assert "; and 3 more; " in live_table.line(board.snapshot(), 1.0)

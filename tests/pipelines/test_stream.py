@@ -1,10 +1,10 @@
 """``beam-vision stream`` end to end, against plain Python on the same frames."""
 
 import base64
-import datetime
 import json
 import random
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -15,19 +15,24 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from stream_forks import Forks
+from stream_pictures import label_of, picture
 
 from beam_vision import metrics
-from beam_vision.images import codec
 from beam_vision.pipelines import cli, stream
 from beam_vision.pipelines.options import make_parser, parse
 from beam_vision.pipelines.stream_graph import build
 from beam_vision.stream_types import Message, iso_time
 from beam_vision.streaming.local.runner import LocalStreamRunner
-from beam_vision.testing import images, models
+from beam_vision.testing import models
 from beam_vision.testing.feeds import ListFeed
 
-LABELS = ("class_0000", "class_0001", "class_0002", "class_0003")
-NOW = datetime.datetime.now(datetime.timezone.utc).timestamp() - 30
+NOW = 0.0  # when a test's first frame was taken
+
+
+@pytest.fixture(autouse=True)
+def beginning(monkeypatch):
+    """Each test's first frame was taken half a minute ago."""
+    monkeypatch.setattr(sys.modules[__name__], "NOW", time.time() - 30)
 
 
 @pytest.fixture(scope="module")
@@ -36,23 +41,8 @@ def model(tmp_path_factory):
     return models.save_onnx(str(tmp_path_factory.mktemp("models") / "colours.onnx"))
 
 
-def picture(seed):
-    """A picture of one colour with grain: red, green, blue or dark, by turns."""
-    colour = np.full(3, 40)
-    if seed % 4 < 3:
-        colour[seed % 4] = 200
-    grain = np.random.default_rng(seed).integers(-20, 20, (24, 32, 3))
-    return images.encode((colour + grain).astype(np.uint8), "jpeg")
-
-
-def label_of(data):
-    """What the model must say of a frame, worked out in NumPy."""
-    settings = codec.DecodeSettings(height_px=models.SIDE_PX, width_px=models.SIDE_PX)
-    pixels = codec.decode(data, settings).pixels
-    return LABELS[int(models.scores(pixels[None] / np.float32(255)).argmax())]
-
-
 def capture(i):
+    """When frame i was taken: ten a second, the first half a minute before the test began."""
     return NOW + i / 10
 
 

@@ -98,9 +98,9 @@ def test_what_cannot_stand_in_the_table_is_refused(facts, reason):
 def test_times_that_nobody_knows_are_left_out():
     known = predicted()
     unknown = replace(known, info=replace(known.info, publish_sec=0.0, pull_sec=0.0, queued_sec=T0 + 0.75))
-    assert stage_ms(unknown, T0 + 2) == {
-        "decode": 2.0, "infer": 8.0, "write": 500.0, "queue": 250.0, "total": 2000.0
-    }  # fmt: skip
+    assert stage_ms(unknown, T0 + 2) == {"decode": 2.0, "infer": 8.0, "write": 500.0, "queue": 250.0}
+    pulled = replace(known, info=replace(known.info, publish_sec=0.0))
+    assert stage_ms(pulled, T0 + 2)["total"] == 2000.0
     found = stored(to_row(unknown, run_id=RUN, now_sec=T0 + 2))
     assert found["publish_time"] is found["pull_time"] is found["publish_ms"] is found["pull_ms"] is None
     assert "queue" not in stage_ms(replace(known, info=replace(unknown.info, queued_sec=0.0)), T0 + 2)

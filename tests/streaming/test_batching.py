@@ -116,6 +116,13 @@ def test_at_a_high_rate_frames_wait_for_enough_others():
     assert waits == pytest.approx(3 / 200, rel=0.05)
 
 
+def test_where_one_thread_does_all_no_frame_waits_however_high_the_rate():
+    held = held_after([10] * 2000, gap_sec=1 / 900).emptied()
+    held = held.add(10, held.last_sec)
+    assert wait_sec(held, costs_of(0.010, 0.003), BatchSettings(), held.last_sec) > 0
+    assert wait_sec(held, costs_of(0.010, 0.003), BatchSettings(waits=False), held.last_sec) == 0
+
+
 def test_in_overload_frames_wait_for_a_full_batch_and_never_past_the_bound():
     settings = BatchSettings(max_images=1000, max_latency_ms=50)
     held = held_after([10] * 2000, gap_sec=1 / 900).emptied()

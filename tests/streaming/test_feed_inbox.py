@@ -36,6 +36,25 @@ def test_waits_for_the_first_and_no_longer():
     assert time.monotonic() - began >= 0.05
 
 
+def test_who_puts_can_wait_for_someone_who_finds_nothing_to_take():
+    inbox = Inbox(100, 10_000)
+    began = time.monotonic()
+    inbox.wait_for_taker(0.05)
+    assert time.monotonic() - began >= 0.05  # nobody came
+    taken = []
+    taker = threading.Thread(target=lambda: taken.extend(inbox.take(10, 1000, 10.0)))
+    taker.start()
+    began = time.monotonic()
+    inbox.wait_for_taker(10.0)
+    assert time.monotonic() - began < 5
+    inbox.put(items("a", "b"))
+    taker.join()
+    assert names(taken) == ["a", "b"]
+    began = time.monotonic()
+    inbox.wait_for_taker(0.05)
+    assert time.monotonic() - began >= 0.05  # it has what it wanted
+
+
 @pytest.mark.parametrize("bounds", [(2, 10_000), (100, 20)])
 def test_takes_in_no_more_while_it_is_full_and_goes_on_once_messages_are_settled(bounds):
     inbox = Inbox(*bounds)

@@ -171,7 +171,7 @@ def test_counts_in_state_are_exact_over_kills_at_any_moment(tmp_path):
     n, kills, feed = 3000, 12, FileFeed(tmp_path / "feed", 3000)
     for i in range(kills):
         child = start_process(tmp_path, n, tmp_path / "state")
-        while len(feed.acked()) <= i * n // (kills + 1):
+        while len(feed.acked()) <= i * n // (2 * kills):
             time.sleep(0.002)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

@@ -29,6 +29,7 @@ class Inbox:
         self._held_bytes = 0
         self._error: Exception | None = None
         self._stopped = False
+        self._takers = 0
         self._change = threading.Condition()
 
     def __len__(self) -> int:
@@ -73,7 +74,7 @@ class Inbox:
         taken: list[Received] = []
         size = 0
         with self._change:
-            self._change.wait_for(lambda: self._waiting or self._stopped or self._error, timeout_sec)
+            self._wait_for_some(timeout_sec)
             while self._waiting and len(taken) < max_messages:
                 size += len(self._waiting[0].message.data)
                 if taken and size > max_bytes:
@@ -82,6 +83,21 @@ class Inbox:
             if self._error and not taken and not self._stopped:
                 raise self._error
         return taken
+
+    def _wait_for_some(self, timeout_sec: float) -> None:
+        if self._waiting:
+            return
+        self._takers += 1
+        self._change.notify_all()
+        try:
+            self._change.wait_for(lambda: self._waiting or self._stopped or self._error, timeout_sec)
+        finally:
+            self._takers -= 1
+
+    def wait_for_taker(self, timeout_sec: float) -> None:
+        """Returns once somebody waits for a message, it is stopped, or the time is up."""
+        with self._change:
+            self._change.wait_for(lambda: self._stopped or (self._takers and not self._waiting), timeout_sec)
 
     def settle(self, tokens: Iterable[str]) -> list[str]:
         """Lets go of messages that are done with; gives the tokens that were held."""

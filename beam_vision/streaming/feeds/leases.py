@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MAX_IDS = 1000
 """A request may be of 512 KiB; an id has about 200 bytes."""
 
+ACKNOWLEDGE, EXTEND = "acknowledge", "extend the leases of"
+
 _LOG = logging.getLogger(__name__)
 _RPC_SEC = 10.0
 _RETRY_SEC = 1.0
@@ -56,6 +58,7 @@ class LeaseKeeper:
         self._asked: queue.SimpleQueue[Sequence[str] | None] = queue.SimpleQueue()
         self._unsent: list[str] = []
         self._extended: dict[str, float] = {}
+        self._troubled: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="pubsub-leases", daemon=True)
 
     def start(self) -> None:
@@ -104,8 +107,9 @@ class LeaseKeeper:
             try:
                 request = {"subscription": self._name.path, "ack_ids": ids}
                 self._client.acknowledge(request=request, retry=None, timeout=_RPC_SEC)
+                self._troubled.discard(ACKNOWLEDGE)
             except pubsub.errors() as error:
-                self._note(error, "acknowledge")
+                self._note(error, ACKNOWLEDGE)
                 if not pubsub.is_permanent(error):
                     self._unsent += ids
 
@@ -120,8 +124,9 @@ class LeaseKeeper:
         try:
             self._modify(due, self._deadline_sec)
             self._extended.update(dict.fromkeys(due, now))
+            self._troubled.discard(EXTEND)
         except pubsub.errors() as error:
-            self._note(error, "extend the leases of")
+            self._note(error, EXTEND)
 
     def _modify(self, tokens: Sequence[str], deadline_sec: int) -> None:
         for ids in _chunks(tokens):
@@ -133,10 +138,13 @@ class LeaseKeeper:
             self._client.modify_ack_deadline(request=request, retry=None, timeout=_RPC_SEC)
 
     def _note(self, error: Exception, what: str) -> None:
-        """An error that ends the subscription ends the feed; ids that are no longer valid just come again."""
+        """An error that ends the subscription ends the feed; ids that are no longer valid just come again.
+        One that lasts is told once."""
         from google.api_core import exceptions
 
-        _LOG.warning("could not %s messages of %s: %s", what, self._name.path, error)
+        level = logging.INFO if what in self._troubled else logging.WARNING
+        self._troubled.add(what)
+        _LOG.log(level, "could not %s messages of %s: %s", what, self._name.path, error)
         if isinstance(error, exceptions.NotFound | exceptions.Forbidden | exceptions.Unauthorized):
             self._inbox.fail(pubsub.explain(error, self._name, "roles/pubsub.subscriber"))
 

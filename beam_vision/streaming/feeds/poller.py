@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _EVERY_SEC = 0.01
+_WHILE_BUSY_SEC = 0.05
+"""Pulls take processor time, here and in the emulator, from what is worked on meanwhile."""
 _AFTER_ERROR_SEC = 0.5
 _MOST = 500
 _RPC_SEC = 10.0
@@ -76,6 +78,8 @@ class Poller:
                 self._stopped.wait(_EVERY_SEC)
             elif not self._inbox.put(found):
                 self._refused += [item.token for item in found]
+            if len(found) < _MOST:
+                self._inbox.wait_for_taker(_WHILE_BUSY_SEC)
 
     def _pull(self) -> list[Received]:
         response = self._client.pull(request=self._request, retry=None, timeout=_RPC_SEC)

@@ -5,28 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import time
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from beam_vision.errors import VisionError
 from beam_vision.sources.files import is_image_name, is_lake_folder
-from beam_vision.streaming.capture_time import parse_time
+from beam_vision.streaming.capture_time import time_in_name
 from beam_vision.streaming.feeds.journal import Journal, Version
 
 _LOG = logging.getLogger(__name__)
 _GRAIN_NS = 2_000_000_000  # the coarsest time of modification that a file system keeps
 _MAX_DEPTH = 8
 _HALF_WRITTEN = (".tmp", ".temp", ".part", ".partial", ".filepart", ".download", ".crdownload")
-
-_DAY = r"\d{4}(?P<sep>[-_.]?)\d{2}(?P=sep)\d{2}"
-_TIME = rf"{_DAY}[Tt _-]?\d{{2}}[-:_.]?\d{{2}}[-:_.]?\d{{2}}"
-_AT_END = re.compile(
-    rf"(?:(?<![0-9])(?P<time>{_TIME})(?:[.,_-](?P<fraction>\d{{1,9}}))?(?P<zone>[Zz]|[+-]\d\d:?\d\d)?"
-    r"|(?<![0-9A-Za-z])(?P<number>\d{10}(?:\.\d{1,9})?|\d{13}|\d{16}|\d{19}))$"
-)
 
 
 class Found(NamedTuple):
@@ -43,25 +34,6 @@ class Found(NamedTuple):
     version: Version
     camera: str
     capture_us: int
-
-
-def time_in_name(name: str) -> float | None:
-    """The time at the end of a file's name, in seconds since the epoch; None where there is none.
-
-    As RFC 3339 or what file names make of it (``cam1_2026-11-22T10-15-00.123Z.jpg``), in UTC where no
-    offset stands there, or as seconds, ms, us or ns since the epoch by 10, 13, 16 or 19 digits. A time that
-    is followed by anything else (``..._frame2.jpg``) isn't taken.
-    """
-    match = _AT_END.search(os.path.splitext(name)[0])
-    if match is None:
-        return None
-    text = match["number"]
-    if text is None:
-        text = match["time"] + (f".{match['fraction']}" if match["fraction"] else "") + (match["zone"] or "")
-    try:
-        return parse_time(text, assume_utc=True)
-    except VisionError:
-        return None
 
 
 @dataclass

@@ -17,7 +17,7 @@ import pickle
 import struct
 from typing import Any, BinaryIO
 
-from beam_vision.errors import UsageError
+from beam_vision.errors import JobError, UsageError
 from beam_vision.streaming.local.state import Store
 
 _HEAD = struct.Struct("<QI")
@@ -105,11 +105,17 @@ class Checkpoint:
         return found
 
     def save(self, store: Store, facts: dict[str, Any]) -> None:
-        """Makes what changed outlive this process, and the machine's power."""
+        """Makes what changed outlive this process, and the machine's power.
+
+        Raises:
+          JobError: the folder is gone: what would be acknowledged now would be in nobody's state.
+        """
         import google_crc32c
 
         if self._journal is None:
             raise ValueError("load() comes first")
+        if not self._is_in_place(self._journal):
+            raise JobError(f"the state folder {self._folder} was moved or removed while it was in use")
         data = pickle.dumps((store.changes(), facts), protocol=pickle.HIGHEST_PROTOCOL)
         self._journal.write(_HEAD.pack(len(data), google_crc32c.value(data)) + data)
         self._journal.flush()
@@ -142,6 +148,13 @@ class Checkpoint:
         store.changed = set()
         if os.path.exists(self._path(f"journal-{old}")):
             os.remove(self._path(f"journal-{old}"))
+
+    def _is_in_place(self, journal: BinaryIO) -> bool:
+        try:
+            found = os.stat(self._path(f"journal-{self._generation}"))
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(journal.fileno()))
 
     def _sync_folder(self) -> None:
         handle = os.open(self._folder, os.O_RDONLY)

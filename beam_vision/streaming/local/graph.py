@@ -63,7 +63,7 @@ class Step:
             (),
             applied.inputs[0].windowing,
             tagged_receivers=tags,
-            step_name=applied.full_label,
+            step_name=None,  # with a name, Beam logs each error, and raises another one in its place
             user_state_context=Context(store, number) if self.stateful else None,
         )
         self.process = self._runner.process

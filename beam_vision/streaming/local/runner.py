@@ -135,6 +135,7 @@ class _Run:
         self._seen = Seen(store, settings.remember_sec)
         self._unacknowledged: list[str] = []
         self._saved_at = time.monotonic()
+        self._set_themselves: dict[Due, int] = {}
 
     def to_the_end(self, stop: threading.Event, say_ready: Callable[[], None]) -> None:
         """Sets the steps up, takes messages until told to stop, drains."""
@@ -176,38 +177,40 @@ class _Run:
         }
 
     def _turn(self, received: Sequence[Received]) -> None:
-        if received:
-            self._push(received)
+        if received or self._is_due(TimeDomain.REAL_TIME, _micros(time.time())):
+            with _Bundle(self._graph.steps):
+                self._push(received)
+                self._fire_due(TimeDomain.REAL_TIME, _micros(time.time()))  # most are batches of these
         now_sec = time.time()
         for mark in self._marks:
             oldest_sec = mark.take()
             if oldest_sec is not None:
                 self._watermark.observe(now_sec, oldest_sec)
-        self._fire(TimeDomain.WATERMARK, _micros(self._watermark.advance(now_sec)))
-        self._fire(TimeDomain.REAL_TIME, _micros(now_sec))
+        reached = _micros(self._watermark.advance(now_sec))
+        if self._is_due(TimeDomain.WATERMARK, reached):
+            with _Bundle(self._graph.steps):
+                self._fire_due(TimeDomain.WATERMARK, reached)
         if time.monotonic() - self._saved_at >= self._settings.save_every_sec:
             self._save()
 
     def _push(self, received: Sequence[Received]) -> None:
         now_sec = time.time()
-        with _Bundle(self._graph.steps):
-            for message, _ in received:
-                if self._seen.take(message.message_id, now_sec):
-                    self._graph.source.receive(
-                        GlobalWindows.windowed_value(message, timestamp=Timestamp(message.publish_sec))
-                    )
+        for message, _ in received:
+            if self._seen.take(message, now_sec):
+                self._graph.source.receive(
+                    GlobalWindows.windowed_value(message, timestamp=Timestamp(message.publish_sec))
+                )
         self._unacknowledged += [token for _, token in received]
 
-    def _fire(self, domain: str, until_micros: int) -> int:
-        """Fires the timers that are due, those too that are set by it; how many."""
-        fired, first = 0, self._store.next_micros(domain)
-        if first is None or first > until_micros:
-            return 0
-        with _Bundle(self._graph.steps):
-            while (found := self._store.take_due(domain, until_micros)) is not None:
-                self._fire_one(*found)
-                fired += 1
-        return fired
+    def _is_due(self, domain: str, until_micros: int) -> bool:
+        """Whether a timer is due."""
+        first = self._store.next_micros(domain)
+        return first is not None and first <= until_micros
+
+    def _fire_due(self, domain: str, until_micros: int) -> None:
+        """Fires the timers that are due, those too that are set by it."""
+        while (found := self._store.take_due(domain, until_micros)) is not None:
+            self._fire_one(*found)
 
     def _fire_one(self, micros: int, due: Due) -> None:
         timestamp = Timestamp(micros=micros)
@@ -227,24 +230,35 @@ class _Run:
     def _drain(self) -> None:
         """Finishes what came in and saves that; then flushes what is open, unsaved, so that it can go on.
 
-        Timers of real time fire early, once each: the batches that wait, and what they set in turn.
+        Timers of real time fire early: the batches that wait, and what they set in turn. One that sets itself
+        again (to forget something later) fires no second time, or thousands of them would take the drain's
+        time.
         """
-        self._fire_pending(TimeDomain.REAL_TIME)
+        self._fire_early()
         self._save()
         for _ in range(_DRAIN_ROUNDS):
-            fired = self._fire_pending(TimeDomain.WATERMARK) + self._fire_pending(TimeDomain.REAL_TIME)
-            if not fired:
+            windows_end = self._is_due(TimeDomain.WATERMARK, MAX_TIMESTAMP.micros)
+            with _Bundle(self._graph.steps):
+                self._fire_due(TimeDomain.WATERMARK, MAX_TIMESTAMP.micros)
+            if not self._fire_early() and not windows_end:
                 return
-        _LOG.info("timers that set themselves again are left pending at the end of the drain")
+        _LOG.warning("timers that set others without an end are left pending at the end of the drain")
 
-    def _fire_pending(self, domain: str) -> int:
-        """Fires each timer that is pending now, whenever it is due, and none that is set by it."""
-        pending = [(micros, due) for due, micros in self._store.timers.items() if due.domain == domain]
+    def _fire_early(self) -> int:
+        """Fires each timer of real time that is pending, and none that is set by it; how many."""
+        timers = self._store.timers
+        pending = [
+            (micros, due)
+            for due, micros in timers.items()
+            if due.domain == TimeDomain.REAL_TIME and self._set_themselves.get(due) != micros
+        ]
         with _Bundle(self._graph.steps):
             for micros, due in sorted(pending, key=lambda item: (item[0], item[1].step)):
-                if self._store.timers.get(due) == micros:
+                if timers.get(due) == micros:
                     self._store.clear_timer(due)
                     self._fire_one(micros, due)
+                    if due in timers:
+                        self._set_themselves[due] = timers[due]
         return len(pending)
 
 

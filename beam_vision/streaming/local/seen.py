@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from beam_vision.stream_types import Message
 from beam_vision.streaming.local.state import Cell, Store
 
 _STEP = -1
@@ -23,11 +24,14 @@ class Seen:
         found = [(at_sec, cell) for cell, at_sec in store.cells.items() if cell.step == _STEP]
         self._ages = deque(sorted(found, key=lambda item: item[0]))
 
-    def take(self, message_id: str, now_sec: float) -> bool:
-        """Whether a message is new, and from now on it isn't; one without an id always is."""
-        if not message_id:
+    def take(self, message: Message, now_sec: float) -> bool:
+        """Whether a message is new, and from now on it isn't; one without an id always is.
+
+        Its time of publishing belongs to it: an emulator that is started anew counts its ids from 1 again.
+        """
+        if not message.message_id:
             return True
-        cell = Cell(_STEP, message_id, None, "")
+        cell = Cell(_STEP, (message.message_id, message.publish_sec), None, "")
         if self._store.get(cell) is not None:
             return False
         self._store.put(cell, now_sec)

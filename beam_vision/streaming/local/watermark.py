@@ -10,9 +10,11 @@ class Watermark:
 
     While frames come it follows the oldest capture time of the last ``lag_sec``, so that a frame may come by
     so much after another that was taken later. When nothing comes it follows the clock, ``lag_sec`` behind.
+    It is never ahead of the clock: a frame that says it comes from the future must not make all others late.
 
     Args:
-      lag_sec: how much out of order frames may come without being late.
+      lag_sec: how much out of order frames may come without being late; infinite where they have an end: it
+        then stays at the oldest of them.
       start_sec: where it begins.
     """
 
@@ -32,5 +34,5 @@ class Watermark:
         while self._recent and self._recent[0][0] < now_sec - self._lag_sec:
             self._recent.popleft()
         reached = self._recent[0][1] if self._recent else now_sec - self._lag_sec
-        self.value_sec = max(self.value_sec, reached)
+        self.value_sec = max(self.value_sec, min(reached, now_sec))
         return self.value_sec
