@@ -48,12 +48,12 @@ def test_an_error_of_a_step_comes_out_as_it_was_and_is_not_logged_besides(tmp_pa
 
 
 def test_state_that_was_removed_under_a_run_ends_it(tmp_path):
-    checkpoint, store = Checkpoint(str(tmp_path / "state"), "f"), Store()
+    checkpoint, store = Checkpoint(str(tmp_path / "state"), steps={"s"}), Store()
     checkpoint.load(store)
-    store.put(Cell(0, "k", None, "a"), 1)
+    store.put(Cell("s", "k", None, "a"), 1)
     checkpoint.save(store, {})
     shutil.move(tmp_path / "state", tmp_path / "elsewhere")
-    store.put(Cell(0, "k", None, "a"), 2)
+    store.put(Cell("s", "k", None, "a"), 2)
     with pytest.raises(JobError, match="was moved or removed while it was in use"):
         checkpoint.save(store, {})
     checkpoint.close()

@@ -228,25 +228,36 @@ def test_stop_from_another_thread_ends_the_run_soon(tmp_path):
 
 def test_the_state_folder_is_of_one_process_and_one_job(tmp_path):
     run(counting(tmp_path), FileFeed(tmp_path / "feed", 4), tmp_path / "state")
-    with pytest.raises(UsageError, match="a job with other steps"):
+    with pytest.raises(UsageError, match=r"also has the step ParDo\(CountAndFlush\)"):
         run(
             lambda messages: messages | beam.Map(steps.number),
             FileFeed(tmp_path / "f", 4),
             tmp_path / "state",
         )
-    held = Checkpoint(str(tmp_path / "held"), "f")
+    held = Checkpoint(str(tmp_path / "held"), steps=())
     with pytest.raises(UsageError, match="in use by another process"):
         run(counting(tmp_path), FileFeed(tmp_path / "f", 4), tmp_path / "held")
     held.close()
 
 
+def test_steps_may_be_added_and_those_without_state_taken_away(tmp_path):
+    def more(messages):
+        counting(tmp_path)(messages)
+        keyed = messages | "N" >> beam.Map(steps.number) | "K" >> beam.Map(steps.by_parity)
+        keyed | "More" >> beam.ParDo(steps.CountAndFlush(0.01)) | beam.Map(steps.odd)
+
+    run(counting(tmp_path), FileFeed(tmp_path / "feed", 10), tmp_path / "state")
+    run(more, FileFeed(tmp_path / "feed", 20), tmp_path / "state")
+    assert lines(tmp_path / "out")[-2:] == ["even=10", "odd=10"]
+
+
 def cell(name):
-    return Cell(0, "k", None, name)
+    return Cell("s", "k", None, name)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 7, 20])
 def test_a_record_that_was_cut_off_does_not_count_and_those_before_do(tmp_path, cut):
-    first, store = Checkpoint(str(tmp_path), "f"), Store()
+    first, store = Checkpoint(str(tmp_path), steps={"s"}), Store()
     first.load(store)
     store.put(cell("a"), 1)
     first.save(store, {"turn": 1})
@@ -258,18 +269,18 @@ def test_a_record_that_was_cut_off_does_not_count_and_those_before_do(tmp_path, 
     (journal,) = tmp_path.glob("journal-*")
     data = journal.read_bytes()
     journal.write_bytes(data[: size + cut] if cut else data)
-    again, restored = Checkpoint(str(tmp_path), "f"), Store()
+    again, restored = Checkpoint(str(tmp_path), steps={"s"}), Store()
     facts = again.load(restored)
     again.close()
     assert (restored.get(cell("a")), facts["turn"]) == ((1, 1) if cut else (2, 2))
 
 
 def due(name):
-    return Due(0, "k", None, name, "", beam.transforms.timeutil.TimeDomain.REAL_TIME)
+    return Due("s", "k", None, name, "", beam.transforms.timeutil.TimeDomain.REAL_TIME)
 
 
 def test_the_journal_becomes_a_base_when_it_has_grown(tmp_path):
-    checkpoint, store = Checkpoint(str(tmp_path), "f"), Store()
+    checkpoint, store = Checkpoint(str(tmp_path), steps={"s"}), Store()
     checkpoint.load(store)
     for i in range(12):
         store.put(cell("big"), bytes([i]) * 10**6)
@@ -278,7 +289,7 @@ def test_the_journal_becomes_a_base_when_it_has_grown(tmp_path):
     checkpoint.close()
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 9 * 10**6
     restored = Store()
-    again = Checkpoint(str(tmp_path), "f")
+    again = Checkpoint(str(tmp_path), steps={"s"})
     assert again.load(restored) == {"i": 11}
     again.close()
     assert restored.cells == store.cells
@@ -287,7 +298,7 @@ def test_the_journal_becomes_a_base_when_it_has_grown(tmp_path):
 def test_unreadable_state_is_a_clear_error(tmp_path):
     (tmp_path / "base").write_bytes(pickle.dumps([1])[:-1])
     with pytest.raises(UsageError, match=r"can't be read.*move it away"):
-        Checkpoint(str(tmp_path), "f").load(Store())
+        Checkpoint(str(tmp_path), steps={"s"}).load(Store())
 
 
 def test_the_watermark_follows_captures_then_the_clock_and_never_goes_back():

@@ -15,11 +15,13 @@ import fcntl
 import os
 import pickle
 import struct
+from collections.abc import Collection
 from typing import Any, BinaryIO
 
 from beam_vision.errors import JobError, UsageError
-from beam_vision.streaming.local.state import Store
+from beam_vision.streaming.local.state import MESSAGES, Store
 
+FORMAT = 1
 _HEAD = struct.Struct("<QI")
 _COMPACT_AT_LEAST_BYTES = 4 << 20
 
@@ -29,15 +31,15 @@ class Checkpoint:
 
     Args:
       folder: a local folder, of this job alone; made if it isn't there.
-      fingerprint: of the job's graph; state of another graph can't be used.
+      steps: labels of the job's steps that have state; state of others can't be used.
 
     Raises:
       UsageError: another process uses the folder, or it holds the state of another job.
     """
 
-    def __init__(self, folder: str, fingerprint: str) -> None:
+    def __init__(self, folder: str, *, steps: Collection[str]) -> None:
         self._folder = folder
-        self._fingerprint = fingerprint
+        self._steps = {*steps, MESSAGES}
         os.makedirs(folder, exist_ok=True)
         self._lock = open(os.path.join(folder, "lock"), "w")  # noqa: SIM115  (held until close)
         try:
@@ -70,23 +72,31 @@ class Checkpoint:
             for changes, later in self._records():
                 store.apply(changes)
                 facts = later
+        self._check(store)
         self._compact(store, facts)
         return facts
+
+    def _check(self, store: Store) -> None:
+        """Whether each piece of state has its step; steps that are new, or have none, may come and go."""
+        found = {cell.step for cell in store.cells} | {due.step for due in store.timers}
+        orphans = sorted(found - self._steps)
+        if orphans:
+            raise UsageError(
+                f"the state in {self._folder} is of a job that also has the step {orphans[0]}: finish "
+                "that job with the options it had, or give another --state"
+            )
 
     def _read_base(self, path: str) -> dict[str, Any]:
         try:
             with open(path, "rb") as stream:
                 base = pickle.load(stream)
-        except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ImportError) as error:
+            if base["format"] != FORMAT:
+                raise KeyError(f"format {base['format']}")
+        except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError) as error:
             raise UsageError(
                 f"the state in {self._folder} can't be read ({error}); move it away to start without "
                 "it, and without the few frames that it may hold"
             ) from error
-        if base["fingerprint"] != self._fingerprint:
-            raise UsageError(
-                f"the state in {self._folder} is of a job with other steps or another version: finish "
-                "that job with the options and the version it had, or give another --state"
-            )
         return base
 
     def _records(self) -> list[tuple[Any, dict[str, Any]]]:
@@ -128,7 +138,7 @@ class Checkpoint:
         """Writes a new base; the journal begins anew."""
         old, self._generation = self._generation, self._generation + 1
         base = {
-            "fingerprint": self._fingerprint,
+            "format": FORMAT,
             "generation": self._generation,
             "state": store.everything(),
             "facts": facts,

@@ -10,7 +10,6 @@ from apache_beam.pipeline import PipelineVisitor
 from apache_beam.runners.common import DoFnRunner, DoFnSignature, Receiver
 from apache_beam.transforms.core import Flatten, Impulse, ParDo
 
-from beam_vision.digest import settings_digest
 from beam_vision.errors import UsageError
 from beam_vision.streaming.local.source import MarkTime, ReadFeed
 from beam_vision.streaming.local.state import Context, Store
@@ -49,7 +48,7 @@ class Step:
       mark: its DoFn, when that is a :class:`~beam_vision.streaming.local.source.MarkTime`.
     """
 
-    def __init__(self, applied: Any, number: int, tags: _Tags, store: Store) -> None:
+    def __init__(self, applied: Any, tags: _Tags, store: Store) -> None:
         dofn = applied.transform.dofn
         signature = DoFnSignature(dofn)
         self.label = applied.full_label
@@ -64,7 +63,7 @@ class Step:
             applied.inputs[0].windowing,
             tagged_receivers=tags,
             step_name=None,  # with a name, Beam logs each error, and raises another one in its place
-            user_state_context=Context(store, number) if self.stateful else None,
+            user_state_context=Context(store, self.label) if self.stateful else None,
         )
         self.process = self._runner.process
         self.setup = self._runner.setup
@@ -84,7 +83,7 @@ class Graph:
       steps: the ParDos.
       source: passes the feed's messages on.
       impulses: pass one empty value on, each, when the run begins.
-      fingerprint: changes when the steps do.
+      stateful: those of them that have state, by label.
 
     Raises:
       UsageError: the pipeline holds something that the local runner doesn't run.
@@ -107,7 +106,7 @@ class Graph:
                 for value in applied.inputs:
                     fans[value].takers.append(through)
             elif isinstance(applied.transform, ParDo) and not applied.side_inputs:
-                step = Step(applied, len(self.steps), _Tags(outputs), store)
+                step = Step(applied, _Tags(outputs), store)
                 fans[applied.inputs[0]].takers.append(step)
                 self.steps.append(step)
             else:
@@ -115,8 +114,8 @@ class Graph:
                     f"the local streaming runner can't run {applied.full_label} "
                     f"({type(applied.transform).__name__}); it runs ParDo without side inputs, and Flatten"
                 )
-        facts = [(step.label, step.stateful, sorted(step.timers)) for step in self.steps]
-        self.fingerprint = settings_digest({"beam": beam.__version__, "steps": facts})
+        self.stateful = {step.label: step for step in self.steps if step.stateful}
+        store.ranks = {step.label: number for number, step in enumerate(self.steps)}
 
 
 class _Through:

@@ -94,7 +94,7 @@ class LocalStreamRunner(PipelineRunner):
         """Runs to the end."""
         store = Store()
         graph = Graph(pipeline, store)
-        checkpoint = Checkpoint(self._state_folder, graph.fingerprint)
+        checkpoint = Checkpoint(self._state_folder, steps=graph.stateful)
         try:
             facts = checkpoint.load(store)
             _Run(graph, store, checkpoint, facts, self._feed, self._settings).to_the_end(
@@ -214,7 +214,7 @@ class _Run:
 
     def _fire_one(self, micros: int, due: Due) -> None:
         timestamp = Timestamp(micros=micros)
-        self._graph.steps[due.step].fire(due.name, due.key, due.window, timestamp, due.tag)
+        self._graph.stateful[due.step].fire(due.name, due.key, due.window, timestamp, due.tag)
 
     def _save(self) -> None:
         """Saves the state, then acknowledges what came before."""
@@ -253,7 +253,7 @@ class _Run:
             if due.domain == TimeDomain.REAL_TIME and self._set_themselves.get(due) != micros
         ]
         with _Bundle(self._graph.steps):
-            for micros, due in sorted(pending, key=lambda item: (item[0], item[1].step)):
+            for micros, due in sorted(pending, key=lambda item: (item[0], self._store.ranks[item[1].step])):
                 if timers.get(due) == micros:
                     self._store.clear_timer(due)
                     self._fire_one(micros, due)

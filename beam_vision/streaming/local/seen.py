@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from beam_vision.stream_types import Message
-from beam_vision.streaming.local.state import Cell, Store
-
-_STEP = -1
+from beam_vision.streaming.local.state import MESSAGES, Cell, Store
 
 
 class Seen:
@@ -21,7 +19,7 @@ class Seen:
     def __init__(self, store: Store, horizon_sec: float) -> None:
         self._store = store
         self._horizon_sec = horizon_sec
-        found = [(at_sec, cell) for cell, at_sec in store.cells.items() if cell.step == _STEP]
+        found = [(at_sec, cell) for cell, at_sec in store.cells.items() if cell.step == MESSAGES]
         self._ages = deque(sorted(found, key=lambda item: item[0]))
 
     def take(self, message: Message, now_sec: float) -> bool:
@@ -31,7 +29,7 @@ class Seen:
         """
         if not message.message_id:
             return True
-        cell = Cell(_STEP, (message.message_id, message.publish_sec), None, "")
+        cell = Cell(MESSAGES, (message.message_id, message.publish_sec), None, "")
         if self._store.get(cell) is not None:
             return False
         self._store.put(cell, now_sec)

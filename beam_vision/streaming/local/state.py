@@ -11,13 +11,14 @@ from apache_beam.transforms import userstate
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.utils.timestamp import Timestamp
 
-Key = tuple[Any, ...]
+MESSAGES = "messages"
+"""Stands for a step: which messages were taken in, see :mod:`beam_vision.streaming.local.seen`."""
 
 
 class Cell(NamedTuple):
-    """Where a value of user state stands."""
+    """Where a value of user state stands; ``step`` is the step's label."""
 
-    step: int
+    step: str
     key: Any
     window: Any
     name: str
@@ -26,7 +27,7 @@ class Cell(NamedTuple):
 class Due(NamedTuple):
     """A timer of a step's key and window."""
 
-    step: int
+    step: str
     key: Any
     window: Any
     name: str
@@ -35,12 +36,17 @@ class Due(NamedTuple):
 
 
 class Store:
-    """All state of a job. Values are kept as they are given: they must never be changed afterwards."""
+    """All state of a job. Values are kept as they are given: they must never be changed afterwards.
+
+    Attributes:
+      ranks: where each step comes in the graph, by its label; timers of one time fire in that order.
+    """
 
     def __init__(self) -> None:
         self.cells: dict[Cell, Any] = {}
         self.timers: dict[Due, int] = {}
         self.changed: set[Cell | Due] = set()
+        self.ranks: dict[str, int] = {}
         self._heaps: dict[str, list[tuple[int, int, int, Due]]] = {
             TimeDomain.WATERMARK: [],
             TimeDomain.REAL_TIME: [],
@@ -65,7 +71,7 @@ class Store:
         """Sets a timer, in place of its earlier setting."""
         self.timers[due] = micros
         self.changed.add(due)
-        heapq.heappush(self._heaps[due.domain], (micros, due.step, next(self._order), due))
+        heapq.heappush(self._heaps[due.domain], (micros, self.ranks.get(due.step, 0), next(self._order), due))
 
     def clear_timer(self, due: Due) -> None:
         """Takes a timer back."""
@@ -122,7 +128,7 @@ class Store:
 class Context(userstate.UserStateContext):
     """What Beam's DoFnRunner asks for the state and the timers of one step."""
 
-    def __init__(self, store: Store, step: int) -> None:
+    def __init__(self, store: Store, step: str) -> None:
         self._store = store
         self._step = step
 
