@@ -90,7 +90,7 @@ def build(pipeline: beam.Pipeline, options: Options, plan: Plan) -> None:
         watched.frames,
         options,
         plan,
-        dead=[parsed.dead, fetched.dead],
+        dead=[parsed.dead, fetched.dead, watched.dead],
         observed=[parsed.observed, first.observed, fetched.observed, watched.observed],
         rows=[watched.alerts],
     )

@@ -22,6 +22,7 @@ from beam_vision.pipelines import cli, stream
 from beam_vision.pipelines.options import make_parser, parse
 from beam_vision.pipelines.stream_graph import build
 from beam_vision.stream_types import Message, iso_time
+from beam_vision.streaming import camera
 from beam_vision.streaming.local.runner import LocalStreamRunner
 from beam_vision.testing import models
 from beam_vision.testing.feeds import ListFeed
@@ -265,6 +266,22 @@ def test_in_is_out_and_failed_and_gated_and_duplicate_and_skipped(model, tmp_pat
     assert said["inputs"] == len(messages) == sum(said[name] for name in ends)
     assert [said[name] for name in ends] == [30, 3, 0, 1, 0]
     assert len(table(tmp_path / "out", "failures")) == 3
+
+
+def test_a_frame_at_which_our_own_code_fails_is_a_failure_and_costs_no_other(model, tmp_path, monkeypatch):
+    take = camera.take
+
+    def stumbles(before, info, *rest, **named):
+        if info.sequence == "7":
+            raise ZeroDivisionError("seven")
+        return take(before, info, *rest, **named)
+
+    monkeypatch.setattr(camera, "take", stumbles)
+    _, said = run_list([message(i) for i in range(20)], model, tmp_path / "out")
+    assert (said["inputs"], said["outputs"], said["failed"]) == (20, 19, 1)
+    (failure,) = table(tmp_path / "out", "failures")
+    assert (failure["reason"], failure["data"]) == ("unexpected", picture(7))
+    assert "seven" in failure["detail"]
 
 
 def test_detections_and_embeddings_have_rows_too(run, tmp_path):
