@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_vision import pubsub
+from beam_vision.streaming.capture_time import parse_time
 from beam_vision.streaming.emulator import Emulator, find_emulator
 from benchmarks import stream_figures as figures
 from benchmarks.stream_figures import BARE, Memory, Run
@@ -85,8 +86,6 @@ class Bench:
         self._args = args
         emulator = stack.enter_context(Emulator())
         self._environ = emulator.environ
-        import os
-
         os.environ.update(self._environ)
         self._rows = {name: self._make_topics(name) for name in NAMES}
         self.cameras = CamerasProcess(self._environ)
@@ -140,7 +139,10 @@ class Bench:
         used_sec = contender.cpu_sec() - used_sec
         time.sleep(SETTLE_SEC)
         contender.pause()
-        return _run(name, round_number, share, rate, found, sent, 1000 * used_sec / count)
+        step = Run(
+            name, round_number, share, rate, cpu_ms=1000 * used_sec / count, mib=contender.memory_mib()
+        )
+        return with_figures(step, found, sent)
 
     def memory(self, name: str, rate: float, seconds: float) -> Memory:
         """A contender's memory while messages come at a rate."""
@@ -161,21 +163,20 @@ def _path(kind: str, name: str) -> str:
     return f"projects/{PROJECT}/{kind}/{name}"
 
 
-def _run(
-    name: str,
-    round_number: int,
-    share: float,
-    rate: float,
-    found: dict[tuple[str, str], float],
-    sent: dict[str, Any],
-    cpu_ms: float,
-) -> Run:
-    if not rate:
-        return Run(name, round_number, 0.0, figures.drained_rate(list(found.values())), (), 0.0, cpu_ms)
+def with_figures(run: Run, found: dict[tuple[str, str], float], sent: dict[str, Any]) -> Run:
+    """The run with its latencies; of a backlog with its rate.
+
+    Args:
+      run: of one step.
+      found: (camera, capture time) of each row, and when Pub/Sub stored it.
+      sent: what the cameras told of the step.
+    """
+    if not run.rate:
+        return dataclasses.replace(run, rate=figures.drained_rate(list(found.values())))
     first = sent["start_sec"] + DROPPED_SEC
-    published = {key: datetime.datetime.fromisoformat(key[1]).timestamp() for key in found}
+    published = {key: parse_time(key[1]) for key in found}
     latencies = [1000 * (found[key] - at) for key, at in published.items() if at >= first]
-    return Run(name, round_number, share, rate, latencies, 1000 * sent["late_sec"], cpu_ms)
+    return dataclasses.replace(run, latencies_ms=latencies, late_ms=1000 * sent["late_sec"])
 
 
 def measure(bench: Bench, args: argparse.Namespace) -> list[Run]:
@@ -205,14 +206,8 @@ def _say(run: Run) -> None:
     sys.stderr.write(f"round {run.round}: {run.name:<7} {run.share:>4.0%} {text}\n")
 
 
-def report(
-    runs: list[Run], memory: Memory | None, args: argparse.Namespace, machine: str, size: float
-) -> str:
+def report(runs: list[Run], memory: Memory | None, about: str) -> str:
     """The figures as a page."""
-    about = (
-        f"Machine: {machine}. MobileNetV2 with 1,000 classes, frames of {size / 1000:.0f} KB from 4 cameras; "
-        f"{args.rounds} rounds, backlogs of {args.backlog} messages, steps of {args.step_sec:g} s."
-    )
     tables = (figures.top_table(runs, NAMES), figures.latency_table(runs, NAMES))
     return "\n\n".join(["### Streaming", about, *tables, figures.verdict(runs, memory, NAMES)])
 
@@ -230,9 +225,16 @@ def main(args: argparse.Namespace, machine: str) -> int:
         if args.memory_sec:
             rate = figures.HALF * figures.top_rate(runs, BARE)
             memory = bench.memory("folder", rate, args.memory_sec)
-        text = report(runs, memory, args, machine, bench.cameras.frame_bytes)
-    kept = {"runs": [dataclasses.asdict(run) for run in runs]}
-    kept["memory"] = dataclasses.asdict(memory) if memory else None
+        about = (
+            f"Machine: {machine}. MobileNetV2 with 1,000 classes, frames of "
+            f"{bench.cameras.frame_bytes / 1000:.0f} KB from 4 cameras; {args.rounds} rounds, backlogs of "
+            f"{args.backlog} messages, steps of {args.step_sec:g} s."
+        )
+        text = report(runs, memory, about)
+    kept = {
+        "runs": [dataclasses.asdict(run) for run in runs],
+        "memory": dataclasses.asdict(memory) if memory else None,
+    }
     (args.folder / "stream-runs.json").write_text(json.dumps(kept))
     (args.folder / "stream-figures.md").write_text(text + "\n")
     print(text)

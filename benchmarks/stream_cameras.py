@@ -28,7 +28,7 @@ def make_frames() -> list[bytes]:
     pictures = [images.photo(seed, SIZE_PX[0] + 32, SIZE_PX[1] + 32) for seed in range(4)]
     frames = []
     for number in range(FRAMES):
-        left, top = number % 32, (number * 7) % 32
+        left, top = number % 32, (number * 7 + number // 32) % 32
         crop = pictures[number % 4][top : top + SIZE_PX[1], left : left + SIZE_PX[0]]
         frames.append(_within(crop))
     return frames

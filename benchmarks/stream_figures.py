@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 BARE = "bare"
 TITLES = {BARE: "bare loop", "topic": "beam-vision, topic", "folder": "beam-vision, topic and Parquet folder"}
-TOP = "top"
 QUANTILES = (0.5, 0.95, 0.99)
 HALF = 0.5
 
@@ -28,15 +27,17 @@ class Run:
       latencies_ms: publish to row written, each message once.
       late_ms: how late the publisher sent its latest message.
       cpu_ms: processor time of the contender's process, a message.
+      mib: its resident memory after the step.
     """
 
     name: str
     round: int
     share: float
     rate: float
-    latencies_ms: Sequence[float]
-    late_ms: float
-    cpu_ms: float
+    latencies_ms: Sequence[float] = ()
+    late_ms: float = 0.0
+    cpu_ms: float = 0.0
+    mib: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,15 +112,17 @@ def growth(memory: Memory) -> tuple[float, float]:
 def top_table(runs: Sequence[Run], names: Sequence[str]) -> str:
     """Top rates."""
     lines = [
-        "| | top rate, messages/s (range) | of the bare loop | processor ms a message |",
-        "|---|---|---|---|",
+        "| | top rate, messages/s (range) | of the bare loop | processor ms a message | resident MiB |",
+        "|---|---|---|---|---|",
     ]
     for name in names:
         mine = of(runs, name, 0)
         rates = [run.rate for run in mine]
         shown = f"{top_rate(runs, name):.1f} ({min(rates):.1f} to {max(rates):.1f})"
         cpu_ms = statistics.median(run.cpu_ms for run in mine)
-        lines.append(f"| {TITLES[name]} | {shown} | {rate_ratio(runs, name):.0%} | {cpu_ms:.1f} |")
+        mib = max(run.mib for run in runs if run.name == name)
+        share = f"{rate_ratio(runs, name):.0%}"
+        lines.append(f"| {TITLES[name]} | {shown} | {share} | {cpu_ms:.1f} | {mib:.0f} |")
     return "\n".join(lines)
 
 

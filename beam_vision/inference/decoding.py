@@ -26,6 +26,7 @@ MAX_AHEAD_BYTES = 256 << 20
 
 _MOST_AHEAD = 3
 _MOST_IMAGES_A_TASK = 8
+_LEAST_HALVED = 16
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,9 @@ def view_of(image: DecodedImage) -> View:
 def slices(images: int, batch_size: int, multiple: int = 1) -> list[tuple[int, int]]:
     """Cuts ``images`` into batches: small at first, so that the model starts early, then ``batch_size``.
 
+    What fits into one batch, as in a stream, is halved (one half is decoded while the other runs), or left
+    whole where it is small: each call of the model costs something.
+
     Args:
       images: how many there are.
       batch_size: the largest batch, at least 1.
@@ -122,6 +126,9 @@ def slices(images: int, batch_size: int, multiple: int = 1) -> list[tuple[int, i
       ``(start, stop)`` pairs that follow each other from 0 to ``images``.
     """
     largest = max(multiple, batch_size // multiple * multiple)
+    if images <= largest:
+        half = images // 2 // multiple * multiple if images >= _LEAST_HALVED else 0
+        return [(start, stop) for start, stop in ((0, half), (half, images)) if start < stop]
     size = max(multiple, largest // 8 // multiple * multiple)
     cuts, start = [], 0
     while start < images:

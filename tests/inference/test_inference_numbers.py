@@ -149,4 +149,12 @@ def test_slices_cover_everything_once_within_bounds(images, batch_size, multiple
 
 def test_slices_start_small():
     assert [stop - start for start, stop in slices(100, 32)] == [4, 8, 16, 32, 32, 8]
-    assert [stop - start for start, stop in slices(20, 32, 8)] == [8, 12]
+    assert [stop - start for start, stop in slices(40, 32, 8)] == [8, 16, 16]
+
+
+def test_what_fits_one_batch_is_cut_once_at_most():
+    assert slices(32, 32) == [(0, 16), (16, 32)]
+    assert slices(20, 32, 8) == [(0, 8), (8, 20)]
+    assert slices(15, 32) == [(0, 15)]
+    assert slices(20, 32, 32) == [(0, 20)]
+    assert slices(0, 32) == []
