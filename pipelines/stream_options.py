@@ -91,7 +91,10 @@ class Options(TaskOptions):
         10.0, help="a camera that sends the same picture for so long is frozen", metavar="SEC"
     )
     max_batch_latency_ms: float = option(
-        200.0, help="no frame waits longer for others to share a batch with; 0: none waits", metavar="MS"
+        200.0,
+        help="Dataflow: no frame waits longer for others to share a batch with; 0: none waits (a local run "
+        "doesn't wait: what comes while a batch runs is the next one)",
+        metavar="MS",
     )
     model_poll_sec: float = option(
         5.0, help="look so often whether LATEST names another version of the model; 0: never", metavar="SEC"
