@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import struct
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -24,10 +25,16 @@ from beam_vision.streaming.local.runner import LocalStreamRunner
 from beam_vision.testing import images, models
 from beam_vision.testing.feeds import ListFeed
 
-NOW = time.time() - 30
+NOW = 0.0  # when a test's first frame was taken
 PHOTO = images.photo(3, 32, 24)
 JPEG = images.encode(PHOTO, "jpeg")
 SUBSCRIPTION = "pubsub://projects/proj/subscriptions/subs"
+
+
+@pytest.fixture(autouse=True)
+def beginning(monkeypatch):
+    """Each test's first frame was taken half a minute ago."""
+    monkeypatch.setattr(sys.modules[__name__], "NOW", time.time() - 30)
 
 
 @pytest.fixture(scope="module")
