@@ -171,12 +171,13 @@ def test_counts_in_state_are_exact_over_kills_at_any_moment(tmp_path):
     n, kills, feed = 3000, 12, FileFeed(tmp_path / "feed", 3000)
     for i in range(kills):
         child = start_process(tmp_path, n, tmp_path / "state")
-        while len(feed.acked()) <= i * n // (2 * kills):
+        end = time.monotonic() + 5  # a fork of a process with threads may hang: it is killed like the others
+        while len(feed.acked()) <= i * n // (2 * kills) and time.monotonic() < end:
             time.sleep(0.002)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    assert len(feed.acked()) < n, "the last kill came after the work"
-    os.waitpid(start_process(tmp_path, n, tmp_path / "state"), 0)
+    assert 0 < len(feed.acked()) < n, "no kill hit the work"
+    run(counting(tmp_path), FileFeed(tmp_path / "feed", n, size=3), tmp_path / "state")
     assert FileFeed(tmp_path / "feed", n).acked() == set(range(n))
     last = dict(line.split("=") for line in lines(tmp_path / "out"))
     assert last == {"even": str(n // 2), "odd": str(n // 2)}
