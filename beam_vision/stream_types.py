@@ -14,6 +14,9 @@ from typing import Any, Sequence  # noqa: UP035  (Beam reads these hints at run 
 
 from beam_vision.types import EncodedImage, Failure, Prediction
 
+OBSERVED = "observed"
+"""The tag of a transform's observations."""
+
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 

@@ -165,7 +165,6 @@ def progress(every_sec: float = 1.0) -> Iterator[None]:
 
     On a terminal one line that is rewritten, elsewhere a line every ten times ``every_sec``.
     """
-    stop = threading.Event()
     is_terminal = sys.stderr.isatty()
     start = time.monotonic()
 
@@ -175,21 +174,35 @@ def progress(every_sec: float = 1.0) -> Iterator[None]:
         rate = (done + failed) / max(time.monotonic() - start, 1e-9)
         return f"{done + failed:,} of {listed:,} images ({failed:,} failed), {rate:,.1f} images/s"
 
-    def watch() -> None:
-        while not stop.wait(every_sec if is_terminal else 10 * every_sec):
-            sys.stderr.write(f"\r\033[K{line()}" if is_terminal else line() + "\n")
+    def show() -> None:
+        sys.stderr.write(f"\r\033[K{line()}" if is_terminal else line() + "\n")
+        sys.stderr.flush()
+
+    try:
+        with watching(show, every_sec if is_terminal else 10 * every_sec):
+            yield
+    finally:
+        if is_terminal:
+            sys.stderr.write("\r\033[K")
             sys.stderr.flush()
 
-    thread = threading.Thread(target=watch, name="progress", daemon=True)
+
+@contextlib.contextmanager
+def watching(show: Callable[[], None], every_sec: float) -> Iterator[None]:
+    """Calls ``show`` on a thread of its own every so many seconds while the block runs."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(every_sec):
+            show()
+
+    thread = threading.Thread(target=watch, name="watching", daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
-        if is_terminal:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
 
 
 def stage_seconds() -> dict[str, float]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from typing import TextIO
 
+from beam_vision.pipelines.job import watching
 from beam_vision.streaming.board import BOARD, Board, BoardNow, CameraNow
 
 MAX_CAMERAS = 20
@@ -34,19 +34,10 @@ def shown(board: Board = BOARD, *, every_sec: float = 1.0, stream: TextIO | None
     """
     out = stream or sys.stderr
     screen = _Screen(out, board) if out.isatty() else _Lines(out, board)
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(every_sec):
-            screen.show()
-
-    thread = threading.Thread(target=watch, name="live table", daemon=True)
-    thread.start()
     try:
-        yield
+        with watching(screen.show, every_sec):
+            yield
     finally:
-        stop.set()
-        thread.join()
         screen.show(last=True)
 
 

@@ -14,19 +14,17 @@ import beam_vision.coders  # noqa: F401
 from beam_vision import metrics
 from beam_vision.errors import Stage, VisionError
 from beam_vision.failures import FAILED, failure
-from beam_vision.sinks.stream_rows import failure_row, rollout_row, stage_ms, to_row
-from beam_vision.stream_types import DeadLetter, Observation, Predicted, RolloutEvent, StreamRow
-
-OBSERVED = "observed"
-"""The tag of observations."""
+from beam_vision.sinks.stream_rows import failure_row, rollout_row, to_row
+from beam_vision.stream_table import STAGES
+from beam_vision.stream_types import OBSERVED, DeadLetter, Observation, Predicted, RolloutEvent, StreamRow
 
 
 class Rows(NamedTuple):
-    """What :class:`MakeRows` gives: ``predicted == rows + dead``, and an observation for each.
+    """What :class:`MakeRows` gives: ``predicted == rows + dead``, and an observation of each row.
 
     Attributes:
       rows: PCollection of StreamRow.
-      observed: PCollection of Observation, of kind ``row`` or ``failed``.
+      observed: PCollection of Observation, of kind ``row``.
       dead: PCollection of DeadLetter: predictions that can't stand in a table.
     """
 
@@ -65,31 +63,31 @@ class RowDoFn(beam.DoFn):
         self._run_id = run_id
 
     def process(self, predicted: Predicted) -> Iterator[Any]:
-        """One row or one dead letter, and one observation."""
+        """One row and its observation, or one dead letter."""
         info, prediction = predicted.info, predicted.prediction
-        now_sec = time.time()
         try:
             row = to_row(
                 predicted,
                 run_id=self._run_id,
-                now_sec=now_sec,
+                now_sec=time.time(),
                 task=self._task,
                 embedding_dim=self._embedding_dim,
             )
         except VisionError as error:
             metrics.count_failure(error.reason.value)
             bad = failure(error, prediction.ref, Stage.WRITE, run_id=self._run_id)
-            # its image is gone by now; where it came by a URI that still has it
+            # without its image, which is gone by now
             yield TaggedOutput(FAILED, TimestampedValue(DeadLetter(bad, info, b""), info.capture_sec))
             return
         metrics.count(metrics.DONE)
         yield TimestampedValue(row, info.capture_sec)
+        took = {stage: row.values[f"{stage}_ms"] for stage in STAGES}
         seen = Observation(
             info.camera,
             info.capture_sec,
             "row",
             labels=self._labels(predicted),
-            stage_ms=stage_ms(predicted, now_sec),
+            stage_ms={stage: ms for stage, ms in took.items() if ms is not None},
         )
         yield TaggedOutput(OBSERVED, TimestampedValue(seen, info.capture_sec))
 

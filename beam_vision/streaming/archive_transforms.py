@@ -13,11 +13,10 @@ import beam_vision.coders  # noqa: F401
 from beam_vision import metrics
 from beam_vision.failures import FAILED
 from beam_vision.sources.reader import ImageReader
-from beam_vision.stream_types import DeadLetter, Frame, Observation, StreamRow
+from beam_vision.stream_types import OBSERVED, DeadLetter, Frame, Observation, StreamRow
 from beam_vision.streaming import archive, camera
 from beam_vision.streaming.camera_transforms import Watched
 from beam_vision.streaming.camera_watch import ALERTS, Watch
-from beam_vision.streaming.dead import OBSERVED
 from beam_vision.streaming.fetch_transforms import MAX_FETCH_BYTES, with_bytes
 from beam_vision.streaming.health import WatchSettings
 from beam_vision.streaming.parse_transforms import failed_outputs

@@ -20,10 +20,10 @@ from apache_beam.utils.timestamp import Timestamp
 import beam_vision.coders  # noqa: F401
 from beam_vision import metrics
 from beam_vision.failures import FAILED
-from beam_vision.stream_types import DeadLetter, Frame, Observation, StreamRow
+from beam_vision.stream_types import OBSERVED, DeadLetter, Frame, Observation, StreamRow
 from beam_vision.streaming import camera, repeats
 from beam_vision.streaming.camera_watch import ALERTS, Watch
-from beam_vision.streaming.dead import FAILED_BEFORE, OBSERVED
+from beam_vision.streaming.dead import FAILED_BEFORE
 from beam_vision.streaming.health import WatchSettings
 
 _DEFAULTS = WatchSettings()

@@ -11,9 +11,9 @@ from apache_beam.pvalue import TaggedOutput
 from beam_vision import metrics
 from beam_vision.errors import Stage
 from beam_vision.failures import Guard
-from beam_vision.stream_types import Frame, Observation
+from beam_vision.stream_types import OBSERVED, Frame, Observation
 from beam_vision.streaming import camera
-from beam_vision.streaming.dead import OBSERVED, dead_letter
+from beam_vision.streaming.dead import dead_letter
 from beam_vision.streaming.health import WatchSettings
 from beam_vision.streaming.measure import bytes_digest, measure
 from beam_vision.streaming.parse_transforms import failed_outputs

@@ -1,7 +1,8 @@
 """Dead letters: what stands for a message or a frame that could not be processed.
 
 Pure functions; each step that can fail sends what they make sideways under
-:data:`beam_vision.failures.FAILED`, and the observation of it under :data:`OBSERVED`.
+:data:`beam_vision.failures.FAILED`, and the observation of it under
+:data:`beam_vision.stream_types.OBSERVED`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ from beam_vision.types import Failure, ImageRef
 
 FAILED_BEFORE = "beam_vision_reason"
 """An attribute that dead letters get when they are published; see :mod:`beam_vision.sinks.publish`."""
-OBSERVED = "observed"
-"""The tag of a transform's observations."""
 
 
 def dead_letter(

@@ -119,12 +119,6 @@ class Emulator:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def restart(self) -> None:
-        """Ends the server and starts an empty one on the same port."""
-        self.close()
-        self._start()
-        self._wait_until_ready()
-
     def _start(self) -> None:
         jar, java = self._jar or find_emulator(), _find_java()
         if jar is None or java is None:

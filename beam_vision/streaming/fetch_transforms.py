@@ -16,8 +16,8 @@ from beam_vision import metrics
 from beam_vision.errors import Reason, Stage, VisionError
 from beam_vision.failures import FAILED
 from beam_vision.sources.reader import ImageReader
-from beam_vision.stream_types import DeadLetter, Frame
-from beam_vision.streaming.dead import OBSERVED, dead_letter
+from beam_vision.stream_types import OBSERVED, DeadLetter, Frame
+from beam_vision.streaming.dead import dead_letter
 from beam_vision.streaming.parse_transforms import failed_outputs
 from beam_vision.types import EncodedImage, Failure
 

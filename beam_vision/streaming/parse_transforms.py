@@ -12,9 +12,9 @@ from apache_beam.utils.timestamp import Timestamp
 import beam_vision.coders  # noqa: F401
 from beam_vision import metrics
 from beam_vision.failures import FAILED
-from beam_vision.stream_types import DeadLetter, Message, Observation
+from beam_vision.stream_types import OBSERVED, DeadLetter, Message, Observation
 from beam_vision.streaming.content import ParseSettings, Skipped
-from beam_vision.streaming.dead import OBSERVED, failed_observation
+from beam_vision.streaming.dead import failed_observation
 from beam_vision.streaming.parse import parse_or_fail
 
 

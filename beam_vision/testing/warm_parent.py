@@ -22,11 +22,20 @@ MODULES = (
     "pyarrow.parquet",
     "tfx_bsl.public.tfxio",
     "google.cloud.pubsub_v1",
+    "google.cloud.bigquery",
+    "google.cloud.bigquery_storage_v1",
+    "sqlglot",
     "beam_vision.coders",
     "beam_vision.inference.check",
     "beam_vision.inference.transforms",
+    "beam_vision.inference.stream_transforms",
+    "beam_vision.sinks.row_transforms",
     "beam_vision.sinks.transforms",
+    "beam_vision.sinks.windows_transforms",
     "beam_vision.sources.transforms",
+    "beam_vision.streaming.camera_transforms",
+    "beam_vision.streaming.local.runner",
+    "beam_vision.streaming.windows_transforms",
 )
 """What is imported before the first fork, where it is installed."""
 

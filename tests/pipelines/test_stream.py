@@ -14,7 +14,6 @@ import apache_beam as beam
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from stream_forks import Forks
 from stream_pictures import label_of, picture
 
 from beam_vision import metrics
@@ -299,21 +298,24 @@ KILLS = 20
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments_every_message_has_its_row(model, tmp_path, pubsub, pubsub_server):
+def test_killed_at_twenty_random_moments_every_message_has_its_row(model, tmp_path, pubsub, warm):
     topic = pubsub.topic("frames")
     subscription = pubsub.subscription(topic, ack_deadline_seconds=10)
     n, draw = 600, random.Random(4)
-    argv = ["stream", "--task", "classify", "--input", f"pubsub://{subscription}", "--model", model]
-    argv += ["--output", str(tmp_path / "out"), "--no-check_model", "--window_sec", "2", "--lease_sec", "10"]
-    with Forks(str(tmp_path / "log"), env={"PUBSUB_EMULATOR_HOST": pubsub_server.host}) as forks:
+    argv = ["-m", "beam_vision.pipelines.cli", "stream", "--task", "classify", "--model", model]
+    argv += ["--input", f"pubsub://{subscription}", "--output", str(tmp_path / "out")]
+    argv += ["--no-check_model", "--window_sec", "2", "--lease_sec", "10"]
+    with open(tmp_path / "log", "ab") as log:
         for kill in range(KILLS):
             pubsub.publish(topic, [frame(i) for i in range(kill * n // KILLS, (kill + 1) * n // KILLS)])
-            pid = forks.start(argv)
+            job = warm.start(argv, stdout=log, stderr=log)
             time.sleep(draw.uniform(0.2, 2.5))
-            forks.kill(pid)
-        pid = forks.start(argv)
+            job.kill()
+            job.wait(30)
+        job = warm.start(argv, stdout=log, stderr=log)
         rows_when(tmp_path / "out", n, timeout_sec=90)
-        assert forks.kill(pid, signal.SIGTERM) == 0, (tmp_path / "log").read_text()[-3000:]
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(60) == 0, (tmp_path / "log").read_text()[-3000:]
     rows = table(tmp_path / "out")
     assert {row["key"] for row in rows} == {f"cam{i % 3}/{iso_time(capture(i))}" for i in range(n)}
     counted = Counter()
