@@ -12,7 +12,8 @@ REQUIRES = [
     "tensorflow>=2.21,<2.22",
     "tfx-bsl>=1.21,<1.22",
     "scann>=1.4.2,<1.5; sys_platform == 'linux'",
-    "google-cloud-bigquery>=3",
+    "google-cloud-bigquery>=3.20",
+    "google-cloud-bigquery-storage>=2.24",
     "google-cloud-pubsub>=2",
     "google-crc32c>=1.5",  # without its C code, writing TFRecords is slow or raises
     "duckdb>=2",
@@ -20,6 +21,7 @@ REQUIRES = [
     "pillow>=11",
     "pyarrow>=16",
     "pyyaml>=6",
+    "sqlglot>=30.9,<31",  # GoogleSQL to DuckDB's SQL
 ]
 
 EXTRAS = {
@@ -27,6 +29,7 @@ EXTRAS = {
     "onnx": ["onnxruntime>=1.18"],
     "demo": ["scikit-learn>=1.5", "scikit-image>=0.24"],
     "test": [
+        "bqemulator>=1.4,<2",
         "gcp-storage-emulator>=2024",
         "hypothesis>=6",
         "mypy>=1.11",
@@ -49,10 +52,14 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.10,<3.14",
     # The job files live in pipelines/ and are installed as beam_vision.pipelines, so that a
-    # user's own `pipelines` package can't shadow them.
-    packages=[*find_packages(include=["beam_vision", "beam_vision.*"]), "beam_vision.pipelines"],
-    package_dir={"beam_vision.pipelines": "pipelines"},
-    package_data={"beam_vision": ["py.typed"]},
+    # user's own `pipelines` package can't shadow them; so are templates/.
+    packages=[
+        *find_packages(include=["beam_vision", "beam_vision.*"]),
+        "beam_vision.pipelines",
+        "beam_vision.templates",
+    ],
+    package_dir={"beam_vision.pipelines": "pipelines", "beam_vision.templates": "templates"},
+    package_data={"beam_vision": ["py.typed"], "beam_vision.templates": ["sql/*.sql"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["beam-vision = beam_vision.pipelines.cli:main"]},

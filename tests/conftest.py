@@ -81,3 +81,24 @@ def pubsub(pubsub_server, monkeypatch):
     project = PubSub(pubsub_server.host)
     yield project
     project.close()
+
+
+@pytest.fixture(scope="session")
+def bigquery_server():
+    """A running :class:`~beam_vision.testing.bigquery_emulator.Emulator`; ends with the tests."""
+    from beam_vision.testing.bigquery_emulator import Emulator
+
+    with Emulator() as server:
+        yield server
+
+
+@pytest.fixture
+def warehouse(bigquery_server, monkeypatch):
+    """A :class:`~beam_vision.testing.bigquery_emulator.Warehouse`: a dataset of its own on the emulator."""
+    from beam_vision.testing.bigquery_emulator import Warehouse
+
+    for name, value in bigquery_server.environment.items():
+        monkeypatch.setenv(name, value)
+    own = Warehouse()
+    yield own
+    own.close()

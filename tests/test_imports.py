@@ -29,12 +29,13 @@ SHARED_MAY_USE = {
 }
 IMAGES = {f"images.{name}" for name in ("annotated", "boxes", "codec", "geometry", "hashing", "nms", "tiles")}
 ROOMS_MAY_USE = {
-    "sources": set(),
+    "warehouse": set(),
+    "sources": {"warehouse"},
     "images": set(),
     "records": IMAGES,
     "inference": IMAGES,
-    "sinks": {"records.schema"},
-    "search": set(),
+    "sinks": {"records.schema", "warehouse"},
+    "search": {"warehouse"},
     "evaluation": IMAGES,
     "synth": IMAGES,
     "reports": IMAGES,

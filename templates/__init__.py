@@ -1,0 +1,1 @@
+"""Ready queries in GoogleSQL (``sql/``); installed as ``beam_vision.templates``."""
