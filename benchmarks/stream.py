@@ -25,7 +25,7 @@ from beam_vision.streaming.capture_time import parse_time
 from beam_vision.streaming.emulator import Emulator, find_emulator
 from benchmarks import stream_figures as figures
 from benchmarks.stream_figures import BARE, Memory, Run
-from benchmarks.stream_processes import CamerasProcess, Contender, MemoryWatch
+from benchmarks.stream_processes import CamerasProcess, Contender, MemoryWatch, processor_times, stolen
 
 PROJECT = "bench"
 NAMES = (BARE, "topic", "folder")
@@ -35,6 +35,9 @@ SETTLE_SEC = 1.5
 DROPPED_SEC = 1.0
 """The first messages of a step are left out."""
 STUCK_SEC = 90.0
+MOST_STOLEN = 0.03
+"""A step in which the hypervisor withheld a larger share of the processors is taken again."""
+TRIES = 3
 _LOOK_SEC = 0.3
 _RPC_SEC = 20.0
 
@@ -121,6 +124,18 @@ class Bench:
             f"--failures=pubsub://{_path('topics', f'failed-{name}')}",
         ]
 
+    def quiet_step(self, name: str, round_number: int, share: float, rate: float, count: int) -> Run:
+        """As :meth:`step`; of a few tries the one that least was stolen from, the first quiet one."""
+        best: Run | None = None
+        for _ in range(TRIES):
+            run = self.step(name, round_number, share, rate, count)
+            if best is None or run.stolen < best.stolen:
+                best = run
+            if best.stolen <= MOST_STOLEN:
+                break
+        assert best is not None
+        return best
+
     def step(self, name: str, round_number: int, share: float, rate: float, count: int) -> Run:
         """One contender's turn: ``count`` messages at a rate, or all at once for 0."""
         contender, rows = self.contenders[name], self._rows[name]
@@ -132,16 +147,16 @@ class Bench:
         if rate:
             time.sleep(SETTLE_SEC)
             self.cameras.start(topic, count, rate)
-        used_sec = contender.cpu_sec()
+        used_sec, was = contender.cpu_sec(), processor_times()
         if rate:
             sent = self.cameras.done()
         found = rows.wait_for(count, contender)
         used_sec = contender.cpu_sec() - used_sec
+        lost = stolen(was, processor_times())
         time.sleep(SETTLE_SEC)
         contender.pause()
-        step = Run(
-            name, round_number, share, rate, cpu_ms=1000 * used_sec / count, mib=contender.memory_mib()
-        )
+        cpu_ms, mib = 1000 * used_sec / count, contender.memory_mib()
+        step = Run(name, round_number, share, rate, cpu_ms=cpu_ms, mib=mib, stolen=lost)
         return with_figures(step, found, sent)
 
     def memory(self, name: str, rate: float, seconds: float) -> Memory:
@@ -192,14 +207,14 @@ def measure(bench: Bench, args: argparse.Namespace) -> list[Run]:
                     share * figures.top_rate([run for run in runs if run.round == 1], BARE) if share else 0.0
                 )
                 count = round(rate * args.step_sec) if rate else args.backlog
-                run = bench.step(name, round_number, share, rate, count)
+                run = bench.quiet_step(name, round_number, share, rate, count)
                 runs.append(run)
                 _say(run)
     return runs
 
 
 def _say(run: Run) -> None:
-    text = f"{run.rate:.1f} messages/s, {run.cpu_ms:.1f} ms of processor each"
+    text = f"{run.rate:.1f} messages/s, {run.cpu_ms:.1f} ms of processor each, {run.stolen:.0%} stolen"
     if run.latencies_ms:
         shown = (f"p{100 * q:g} {figures.quantile(run.latencies_ms, q):.0f}" for q in figures.QUANTILES)
         text += f", {', '.join(shown)} ms (publisher up to {run.late_ms:.0f} ms late)"
@@ -228,7 +243,8 @@ def main(args: argparse.Namespace, machine: str) -> int:
         about = (
             f"Machine: {machine}. MobileNetV2 with 1,000 classes, frames of "
             f"{bench.cameras.frame_bytes / 1000:.0f} KB from 4 cameras; {args.rounds} rounds, backlogs of "
-            f"{args.backlog} messages, steps of {args.step_sec:g} s."
+            f"{args.backlog} messages, steps of {args.step_sec:g} s. Stolen by the hypervisor: "
+            f"{max(run.stolen for run in runs):.0%} in the worst step that counts."
         )
         text = report(runs, memory, about)
     kept = {

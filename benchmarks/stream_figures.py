@@ -28,6 +28,7 @@ class Run:
       late_ms: how late the publisher sent its latest message.
       cpu_ms: processor time of the contender's process, a message.
       mib: its resident memory after the step.
+      stolen: the share of the machine's processor time that its hypervisor withheld meanwhile.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Run:
     late_ms: float = 0.0
     cpu_ms: float = 0.0
     mib: float = 0.0
+    stolen: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,17 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+def processor_times() -> tuple[int, int]:
+    """Ticks of all processors since the start, and those that the hypervisor withheld (``steal``)."""
+    ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(ticks), ticks[7]
+
+
+def stolen(was: tuple[int, int], now: tuple[int, int]) -> float:
+    """The share that was withheld between two :func:`processor_times`."""
+    return (now[1] - was[1]) / max(now[0] - was[0], 1)
+
+
 class Contender:
     """A process that takes messages of its own subscription and publishes rows to its own topic.
 
