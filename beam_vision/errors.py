@@ -60,6 +60,7 @@ class Reason(str, Enum):
     OUT_OF_MEMORY = "out_of_memory"
     # write
     WRITE_ERROR = "write_error"
+    REFUSED = "refused"
     # anything that nobody foresaw; its type stands in the detail
     UNEXPECTED = "unexpected"
 

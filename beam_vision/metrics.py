@@ -40,6 +40,8 @@ ALERTS = "camera_alerts"
 SWAPS = "model_swaps"
 REFUSED_MODELS = "models_refused"
 PUBLISHED = "messages_published"
+APPENDED = "rows_appended"
+REFUSED_ROWS = "rows_refused"
 
 # distributions
 BATCH_SIZE = "batch_size"

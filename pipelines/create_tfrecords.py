@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from beam_vision import storage
 from beam_vision.errors import UsageError
 from beam_vision.pipelines import job as jobs
-from beam_vision.pipelines.options import CommonOptions, SourceOptions, make_parser, option, parse
+from beam_vision.pipelines.options import (
+    CommonOptions,
+    SourceOptions,
+    find_source,
+    make_parser,
+    option,
+    parse,
+    source_facts,
+)
 from beam_vision.records import layout
 from beam_vision.records.encode import ENCODINGS, EncodeSettings
 from beam_vision.records.manifest import DatasetManifest, read_manifest
@@ -114,11 +122,11 @@ def preflight(options: Options) -> dict[str, Any]:
     Raises:
       UsageError: the job can't run as asked.
     """
-    from beam_vision.sources import spec
+    from beam_vision.sinks.letters import letter_beside
 
     job = plan_job(options)
     classes = read_classes(options.classes)
-    source = spec.resolve(options.images, options.format, options.image_root, options.boxes_on)
+    source = find_source(options)
     if source.format == "tfrecord":
         raise UsageError("--images is a TFRecord dataset already; give the images it was made from")
     if source.format == "folder" and f"{job.folder}/".startswith(f"{source.path.rstrip('/')}/"):
@@ -126,11 +134,12 @@ def preflight(options: Options) -> dict[str, Any]:
             f"--output {job.folder} lies within --images {source.path}; take a folder outside it"
         )
     failures = failures_folder(options)
+    letter_beside(failures, job.folder).check()
     inside = failures.removeprefix(job.folder + "/")
     layout.check_output(job.folder, also_allowed=[inside.partition("/")[0]] if inside != failures else [])
     return {
         "job": NAME,
-        "images": {"format": source.format, "paths": list(source.paths)},
+        "images": source_facts(source),
         "output": job.folder,
         "output_holds": _what_is_there(job.folder),
         "resume": options.resume,
@@ -163,10 +172,7 @@ def build(pipeline: beam.Pipeline, options: Options, *, run_id: str, attempt: in
     job = plan_job(options, run_id=run_id, attempt=attempt)
     classes = read_classes(options.classes)
     listed = pipeline | "ListImages" >> ListImages(
-        options.images,
-        format=options.format,
-        image_root=options.image_root,
-        boxes_on=options.boxes_on,
+        find_source(options),
         limit=options.limit,
         classes=classes,
         run_id=run_id,
@@ -180,7 +186,7 @@ def build(pipeline: beam.Pipeline, options: Options, *, run_id: str, attempt: in
     report = (
         (listed.failed, read.failed, planned.failed, written.failed)
         | "AllFailed" >> beam.Flatten()
-        | WriteFailures(failures_folder(options), run_id=run_id, job=NAME)
+        | WriteFailures(failures_folder(options), run_id=run_id, job=NAME, output=job.folder)
     )
     planned.plan | write_transforms.CommitDataset(
         job,
@@ -194,20 +200,21 @@ def build(pipeline: beam.Pipeline, options: Options, *, run_id: str, attempt: in
 
 def summarise(options: Options, run_id: str, wall_sec: float) -> jobs.Summary:
     """The accounts of a run, from what it committed; without a manifest of its own, all images failed."""
-    from beam_vision.sinks import failures as dead_letter
+    from beam_vision.sinks.letters import counts_of
 
     folder, failures = storage.absolute(options.output), failures_folder(options)
     committed = storage.exists(storage.join(folder, layout.MANIFEST))
     manifest: DatasetManifest | None = read_manifest(folder) if committed else None
     if manifest is None or manifest.run_id != run_id:
-        report = dead_letter.read_job(failures) or {"total": 0, "by_reason": {}}
+        by_reason = counts_of(failures, output=folder)
+        total = sum(by_reason.values())
         return jobs.Summary(
             job=NAME,
             run_id=run_id,
-            inputs=report["total"],
+            inputs=total,
             outputs=0,
-            failed=report["total"],
-            failed_by_reason=report["by_reason"],
+            failed=total,
+            failed_by_reason=by_reason,
             wall_sec=wall_sec,
             failures=failures,
         )

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from beam_vision import storage
 from beam_vision.errors import JobError, UsageError
-from beam_vision.evaluation import findings, result
+from beam_vision.evaluation import findings, result, warehouse
 from beam_vision.evaluation.detected import DetectionTable, check_table
 from beam_vision.pipelines import job as jobs
+from beam_vision.pipelines.evaluate_output import Outputs, add_to_table, check, outputs_of
 from beam_vision.pipelines.options import SourceOptions, make_parser, option, parse
+from beam_vision.warehouse.names import is_bigquery
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -33,10 +35,13 @@ class Options:
     """What ``evaluate`` takes."""
 
     task: str = option(help="what was predicted", choices=("detect",))
-    predictions: str = option(help="the table, as predict writes it (either kind of --rows)", metavar="DEST")
+    predictions: str = option(
+        help="the table, as predict writes it (either kind of --rows), in a folder or in BigQuery",
+        metavar="DEST",
+    )
     truth: str = option(
-        help="the annotated images: COCO JSON, a folder of VOC or YOLO files, a manifest with boxes, or a "
-        "TFRecord dataset",
+        help="the annotated images: COCO JSON, a folder of VOC or YOLO files, a manifest or a table of "
+        "BigQuery with boxes, or a TFRecord dataset",
         metavar="SRC",
     )
     format: str = option(
@@ -51,12 +56,14 @@ class Options:
         choices=_SOURCE["boxes_on"].metadata["choices"],
     )
     output: str = option(
-        help="folder for metrics.json, classes.parquet and report.html; what is there is replaced",
-        metavar="DIR",
+        help="folder for metrics.json, classes.parquet and report.html; what is there is replaced; and "
+        "behind a comma, if you like, a table of BigQuery that the numbers are added to",
+        metavar="DIR[,bigquery://...]",
     )
     failures: str = option(
         "",
-        help="where unusable entries of the truth are written as JSONL (default: OUTPUT/failures)",
+        help="where unusable entries of the truth go: a folder, as JSONL (default: OUTPUT/failures), "
+        "or a table of BigQuery",
         metavar="PATH",
     )
     summary: str = option("", help="write the end-of-run summary to this file as JSON", metavar="FILE")
@@ -73,16 +80,21 @@ class Plan:
     Attributes:
       table: the predictions.
       source: of the truth.
-      output: absolute.
-      failures: the dead letter's folder.
+      outputs: where results go.
+      failures: the dead letter: a folder, or a table's ``bigquery://`` name.
       run_id: of this run.
     """
 
     table: DetectionTable
     source: SourceSpec
-    output: str
+    outputs: Outputs
     failures: str
     run_id: str
+
+    @property
+    def output(self) -> str:
+        """The folder."""
+        return self.outputs.folder
 
     @property
     def truth(self) -> dict[str, Any]:
@@ -101,10 +113,10 @@ def prepare(options: Options, run_id: str) -> Plan:
     Raises:
       UsageError: the job can't run as asked.
     """
-    from beam_vision.sinks import failures as dead_letter
+    from beam_vision.sinks.letters import letter_of
     from beam_vision.sources import spec as sources
 
-    table = check_table(options.predictions)
+    table = find_predictions(options.predictions)
     try:
         source = sources.resolve(
             options.truth, options.format, options.image_root, options.boxes_on, need_images=False
@@ -116,29 +128,21 @@ def prepare(options: Options, run_id: str) -> Plan:
             f"--truth {options.truth} is a {source.format} of images without boxes; give COCO JSON, VOC, "
             "YOLO, a manifest with boxes or a TFRecord dataset, and say --format where it isn't found"
         )
-    output = storage.absolute(options.output).rstrip("/")
-    check_output(output)
-    failures = storage.absolute(options.failures) if options.failures else storage.join(output, "failures")
-    dead_letter.check_folder(failures)
-    return Plan(table=table, source=source, output=output, failures=failures, run_id=run_id)
+    outputs = outputs_of(options.output)
+    check(outputs)
+    failures = options.failures or storage.join(outputs.folder, "failures")
+    failures = failures if is_bigquery(failures) else storage.absolute(failures)
+    letter_of(failures, output=outputs.folder).check()
+    return Plan(table=table, source=source, outputs=outputs, failures=failures, run_id=run_id)
 
 
-def check_output(folder: str) -> None:
-    """Refuses a folder that holds something else than an earlier evaluation.
+def find_predictions(place: str) -> DetectionTable:
+    """The table of detections, in a folder or in BigQuery.
 
     Raises:
-      UsageError: it is a file, or has files of another kind.
+      UsageError: there is none, or it is of something else.
     """
-    if not storage.is_folder(folder):
-        if storage.exists(folder):
-            raise UsageError(f"--output {folder} is a file; name a folder")
-        return
-    ours = {result.METRICS_FILE, result.CLASSES_FILE, result.REPORT_FILE}
-    others = [name for name in storage.list_folder(folder) if name not in ours and name[:1] != "."]
-    if others:
-        raise UsageError(
-            f"--output {folder} holds {others[0]}, which is of no evaluation; name an empty or new folder"
-        )
+    return warehouse.check_table(place) if is_bigquery(place) else check_table(place)
 
 
 def preflight(options: Options) -> dict[str, Any]:
@@ -158,6 +162,7 @@ def preflight(options: Options) -> dict[str, Any]:
         "digests": digests(plan),
         "truth": plan.truth,
         "output": plan.output,
+        "table": plan.outputs.table.uri if plan.outputs.table else None,
         "failures": plan.failures,
     }
 
@@ -176,18 +181,26 @@ def build(pipeline: beam.Pipeline, plan: Plan) -> None:
         JoinTruth,
         MeasureClasses,
         PickPictures,
-        ReadDetected,
         WriteResult,
     )
     from beam_vision.sinks.transforms import WriteFailures
 
     truth = read_truth(pipeline, plan.source)
-    rows = pipeline | "ReadDetected" >> ReadDetected(plan.table.paths)
+    rows = pipeline | "ReadDetected" >> read_rows(plan.table)
     joined = (truth, rows) | "JoinTruth" >> JoinTruth(run_id=plan.run_id)
     classes = joined.images | "MeasureClasses" >> MeasureClasses()
     sheets = (joined.images, classes) | "PickPictures" >> PickPictures()
-    failures = joined.failed | "WriteFailures" >> WriteFailures(plan.failures, run_id=plan.run_id, job=NAME)
+    failures = joined.failed | "WriteFailures" >> WriteFailures(
+        plan.failures, run_id=plan.run_id, job=NAME, output=plan.output
+    )
     _ = (classes, sheets) | "WriteResult" >> WriteResult(plan.found, joined=joined, failures=failures)
+
+
+def read_rows(found: DetectionTable) -> beam.PTransform:
+    """What reads the detections."""
+    from beam_vision.evaluation.transforms import ReadDetected, ReadWarehouseDetected
+
+    return ReadWarehouseDetected(found.folder) if is_bigquery(found.folder) else ReadDetected(found.paths)
 
 
 def read_truth(pipeline: beam.Pipeline, source: SourceSpec) -> beam.PCollection:
@@ -247,6 +260,8 @@ def write(found: result.Result, plan: Plan) -> dict[str, Any]:
     with storage.open_write(storage.join(plan.output, result.CLASSES_FILE)) as file:
         pq.write_table(result.class_table(found), file)
     write_report(storage.join(plan.output, result.REPORT_FILE), report_of(found, metrics))
+    if plan.outputs.table is not None:
+        add_to_table(plan.outputs.table, metrics)
     storage.write_json(metrics_path, metrics)
     return metrics
 

@@ -7,6 +7,7 @@ import datetime
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.runner import PipelineRunner
 
+_WHERE = re.compile(r" \[while running '[^']*'\]$")
+"""What Beam adds to an error: the step that raised it."""
 LOCAL_RUNNERS = ("", "directrunner", "local", "fnapirunner")
 REFUSED_RUNNERS = {
     "daskrunner": "it reports success while file sinks wrote nothing and last batches were dropped",
@@ -76,15 +79,16 @@ def new_run_id() -> str:
 def guarded(run: Callable[[list[str]], int], argv: list[str]) -> int:
     """Runs a job and turns its errors into messages and exit codes: 2 for usage, 1 for a failed run."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger().addFilter(_worth_saying)
+    for handler in logging.getLogger().handlers:  # a filter of the logger itself would see no child's records
+        handler.addFilter(_worth_saying)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no advice of TensorFlow's on building it anew
     try:
         return run(argv)
     except UsageError as error:
-        say(f"error: {error}")
+        say(f"error: {_WHERE.sub('', str(error))}")
         return 2
     except JobError as error:
-        say(f"failed: {error}")
+        say(f"failed: {_WHERE.sub('', str(error))}")
         return 1
     except BrokenPipeError:
         return 1
@@ -94,7 +98,10 @@ def guarded(run: Callable[[list[str]], int], argv: list[str]) -> int:
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
-    """Not what Beam says of its inference where PyTorch isn't installed."""
+    """Not what Beam says of its inference where PyTorch isn't installed; and not a traceback of an error that
+    is said in a line at the end."""
+    if record.exc_info and isinstance(record.exc_info[1], UsageError | JobError):
+        return False
     return not record.getMessage().startswith("Resource module is not available")
 
 

@@ -10,11 +10,15 @@ import argparse
 import dataclasses
 import difflib
 import math
+import types
 import typing
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beam_vision.errors import UsageError
+
+if TYPE_CHECKING:
+    from beam_vision.sources.spec import SourceSpec
 
 
 def option(
@@ -24,9 +28,14 @@ def option(
     choices: tuple[str, ...] | None = None,
     metavar: str | None = None,
     positional: bool = False,
+    repeated: bool = False,
 ) -> Any:
-    """A field of a job's options; a field without a default is a required option."""
+    """A field of a job's options; a field without a default is a required option.
+
+    One that is ``repeated`` may be given several times, and is a tuple of texts.
+    """
     metadata = {"help": help, "choices": choices, "metavar": metavar, "positional": positional}
+    metadata["repeated"] = repeated
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -35,7 +44,10 @@ class CommonOptions:
     """What every job that runs a pipeline over images takes."""
 
     failures: str = option(
-        "", help="where failed images are written as JSONL (default: OUTPUT/failures)", metavar="PATH"
+        "",
+        help="where failed images are written: a folder, as JSONL (default: OUTPUT/failures), or a table of "
+        "BigQuery (bigquery://PROJECT.DATASET.TABLE; default where OUTPUT is one: OUTPUT_failures)",
+        metavar="PATH",
     )
     summary: str = option("", help="write the end-of-run summary to this file as JSON", metavar="FILE")
     max_failure_rate: float = option(
@@ -50,14 +62,34 @@ class SourceOptions:
     """Where images come from."""
 
     images: str = option(
+        "",
         help="a folder of class folders, a glob (or several, comma-separated), a manifest "
-        "(.csv, .jsonl, .parquet), COCO JSON, a VOC or YOLO folder (or its data.yaml), or a TFRecord dataset",
+        "(.csv, .jsonl, .parquet), COCO JSON, a VOC or YOLO folder (or its data.yaml), a TFRecord dataset, "
+        "or a table or view of BigQuery with a row an image (bigquery://PROJECT.DATASET.TABLE)",
         metavar="SRC",
+    )
+    query: str = option(
+        "",
+        help="in place of --images: a SELECT in GoogleSQL that gives a row an image: uri, label and any "
+        "further columns, as in a manifest",
+        metavar="SQL",
+    )
+    query_project: str = option(
+        "",
+        help="reads from BigQuery and is billed for it (default: the table's, or of a query the first "
+        "table's)",
+        metavar="ID",
+    )
+    max_bytes_billed: int = option(
+        0, help="refuse a query for the images that would be billed for more; 0: no limit", metavar="BYTES"
     )
     format: str = option(
         "auto",
         help="what --images is; auto finds it from the path",
-        choices=("auto", "folder", "glob", "csv", "jsonl", "parquet", "tfrecord", "coco", "voc", "yolo"),
+        choices=(
+            *("auto", "folder", "glob", "csv", "jsonl", "parquet", "tfrecord", "coco", "voc", "yolo"),
+            "bigquery",
+        ),
     )
     image_root: str = option(
         "",
@@ -72,6 +104,31 @@ class SourceOptions:
         choices=("auto", "upright", "stored"),
     )
     limit: int = option(0, help="only the first N images of the listing, sorted by key; 0: all", metavar="N")
+
+
+def find_source(options: SourceOptions) -> SourceSpec:
+    """What the images are, found and checked.
+
+    Raises:
+      UsageError: see :func:`~beam_vision.sources.spec.resolve`.
+    """
+    from beam_vision.sources.spec import resolve
+
+    return resolve(
+        options.images,
+        options.format,
+        options.image_root,
+        options.boxes_on,
+        query=options.query,
+        query_project=options.query_project,
+        max_bytes_billed=options.max_bytes_billed,
+    )
+
+
+def source_facts(source: SourceSpec) -> dict[str, Any]:
+    """What a preflight says of a source; of a query also what it costs."""
+    facts: dict[str, Any] = {"format": source.format, "paths": list(source.paths)}
+    return facts | {"query_cost": source.rows.cost} if source.rows and source.rows.cost else facts
 
 
 def make_parser(
@@ -98,10 +155,16 @@ def make_parser(
 
 def _add(parser: argparse.ArgumentParser, field: dataclasses.Field, kind: Any) -> None:
     meta, required = field.metadata, field.default is dataclasses.MISSING
+    if isinstance(kind, types.UnionType):  # `int | None`, with None for what wasn't given
+        kind = next(one for one in typing.get_args(kind) if one is not types.NoneType)
     shown = meta["help"].replace("%", "%%")
     if kind is bool:
         action = argparse.BooleanOptionalAction if field.default else "store_true"
         parser.add_argument(f"--{field.name}", action=action, default=field.default, help=f"{shown} (flag)")
+        return
+    if meta.get("repeated"):
+        shown = f"{shown} (str, may be repeated)"
+        parser.add_argument(f"--{field.name}", action="append", metavar=meta["metavar"], help=shown)
         return
     facts = [kind.__name__]
     if required:
@@ -120,7 +183,11 @@ def _add(parser: argparse.ArgumentParser, field: dataclasses.Field, kind: Any) -
         parser.add_argument(field.name, **settings)
     else:
         parser.add_argument(
-            f"--{field.name}", required=required, default=None if required else field.default, **settings
+            f"--{field.name.rstrip('_')}",  # `from_` is --from, which no field can be named
+            dest=field.name,
+            required=required,
+            default=None if required else field.default,
+            **settings,
         )
 
 
@@ -141,7 +208,9 @@ def parse(
     for name, value in vars(values).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"--{name} is {value}; it must be a finite number")
-    return options(**vars(values)), rest
+    several = {field.name for field in dataclasses.fields(options) if field.metadata.get("repeated")}
+    given = {name: tuple(value or ()) if name in several else value for name, value in vars(values).items()}
+    return options(**given), rest
 
 
 def beam_option_names() -> set[str]:

@@ -1,4 +1,4 @@
-"""``beam-vision predict``: classify or embed images, or find objects in them, into a Parquet table."""
+"""``beam-vision predict``: classify or embed images, or find objects in them, into Parquet or BigQuery."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from beam_vision import storage
-from beam_vision.errors import JobError, UsageError
+from beam_vision.errors import UsageError
 from beam_vision.pipelines import job as jobs
 from beam_vision.pipelines.model_options import Model, model_of
-from beam_vision.pipelines.options import make_parser, parse
+from beam_vision.pipelines.options import find_source, make_parser, parse, source_facts
 from beam_vision.pipelines.predict_options import Options, check, row_settings
+from beam_vision.pipelines.predict_output import (
+    Destination,
+    Places,
+    Result,
+    destination_of,
+    holding,
+    places_of,
+    with_staging,
+)
 from beam_vision.pipelines.task_options import detection, engine_settings, tiles
-from beam_vision.sinks import failures as dead_letter
-from beam_vision.sinks.output import OutputPlan, check_output, hold, plan_output
 from beam_vision.sinks.rows import RowSettings
-from beam_vision.table import TableManifest, read_manifest
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -32,7 +37,7 @@ class Again:
     """What a redrive asks for: the images of a dead letter, and no others.
 
     Attributes:
-      files: the dead letter's files.
+      files: the dead letter's files, or its table.
       failures: how many failures they hold.
       attempt: stands in the failures of this run.
     """
@@ -50,16 +55,18 @@ class Plan:
       model: read and tried.
       source: where images come from.
       rows: what the table's rows have in common.
-      output: what the table's folder holds, and what becomes of it.
-      failures: the dead letter's folder.
+      places: where rows and failures go.
+      to: what is there, and what becomes of it.
+      run_id: the run.
       again: which images alone, in a redrive.
     """
 
     model: Model
     source: SourceSpec
     rows: RowSettings
-    output: OutputPlan
-    failures: str
+    places: Places
+    to: Destination
+    run_id: str
     again: Again | None = None
 
     @property
@@ -79,18 +86,13 @@ def prepare(options: Options, run_id: str, again: Again | None = None) -> Plan:
     Raises:
       UsageError: the job can't run as asked.
     """
-    from beam_vision.sources import spec as sources
-
     check(options)
-    output = storage.absolute(options.output).rstrip("/")
-    source = sources.resolve(options.images, options.format, options.image_root, options.boxes_on)
-    if source.format == "folder" and f"{output}/".startswith(f"{source.path.rstrip('/')}/"):
-        raise UsageError(f"--output {output} lies within --images {source.path}; take a folder outside it")
-    failures = storage.absolute(options.failures) if options.failures else storage.join(output, "failures")
-    if failures == output:
-        raise UsageError(f"--failures and --output are both {output}; take another folder for the failures")
-    check_output(output, failures=failures)
-    dead_letter.check_folder(failures)
+    source = find_source(options)
+    places = places_of(options)
+    if source.format == "folder" and f"{places.shown}/".startswith(f"{source.path.rstrip('/')}/"):
+        raise UsageError(
+            f"--output {places.shown} lies within --images {source.path}; take a folder outside it"
+        )
     model = model_of(options, task=options.task)
     rows = row_settings(options, model.spec)
     if model.spec.input_kind == "tf_example" and source.format != "tfrecord":
@@ -98,13 +100,13 @@ def prepare(options: Options, run_id: str, again: Again | None = None) -> Plan:
             f"the model takes tf.Examples, of which --images {options.images} has none; make a TFRecord "
             "dataset of it with `beam-vision create-tfrecords`, or choose another --signature of the model"
         )
-    found = plan_output(output, run_id, rows, resume=options.resume or again is not None, failures=failures)
-    if again is not None and found.differences:
+    to = destination_of(places, options, run_id, rows, resume=options.resume or again is not None)
+    if again is not None and to.output.differences:
         raise UsageError(
-            f"redrive adds rows to the table at {output}, which was made with {found.differences[0]}; give "
-            f"the options of the run that failed, or run `beam-vision {NAME}` again"
+            f"redrive adds rows to the table at {to.place}, which was made with {to.output.differences[0]}; "
+            f"give the options of the run that failed, or run `beam-vision {NAME}` again"
         )
-    return Plan(model=model, source=source, rows=rows, output=found, failures=failures, again=again)
+    return Plan(model=model, source=source, rows=rows, places=places, to=to, run_id=run_id, again=again)
 
 
 def preflight(options: Options, again: Again | None = None) -> dict[str, Any]:
@@ -114,12 +116,11 @@ def preflight(options: Options, again: Again | None = None) -> dict[str, Any]:
       UsageError: the job can't run as asked.
     """
     plan = prepare(options, jobs.new_run_id(), again)
-    manifest = read_manifest(plan.output.folder)
     kept = detection(options)
     return {
         "job": NAME,
         "task": options.task,
-        "images": {"format": plan.source.format, "paths": list(plan.source.paths)},
+        "images": source_facts(plan.source),
         "redrives": again.failures if again else None,
         "model": plan.model.path,
         "digests": digests(plan.rows),
@@ -128,13 +129,8 @@ def preflight(options: Options, again: Again | None = None) -> dict[str, Any]:
         "rows": plan.rows.rows,
         "detection": {"detector": plan.model.spec.detector, **kept} if kept else None,
         "tiles": tiles(options),
-        "output": plan.output.folder,
-        "output_holds": f"a table of {held(manifest)}, of run {manifest.run_id}" if manifest else "no table",
-        "resume": {
-            "keeps_parts": len(plan.output.parts),
-            "may_keep_files_of_killed_runs": len(plan.output.staged),
-        },
-        "failures": plan.failures,
+        **plan.to.facts(),
+        "failures": plan.places.failures,
         "notes": notes(plan),
     }
 
@@ -146,10 +142,7 @@ def digests(rows: RowSettings) -> dict[str, str]:
 
 def notes(plan: Plan) -> list[str]:
     """What the person who runs the job should know."""
-    made_again = [
-        f"the table was made with {what}: its rows are made again" for what in plan.output.differences
-    ]
-    return [*plan.model.notes, *seen(plan), *made_again]
+    return [*plan.model.notes, *seen(plan), *plan.to.notes()]
 
 
 def seen(plan: Plan) -> list[str]:
@@ -165,32 +158,29 @@ def build(pipeline: beam.Pipeline, options: Options, plan: Plan) -> None:
 
     from beam_vision.failures import Outcome
     from beam_vision.sinks.staging import Flush
-    from beam_vision.sinks.transforms import ReadFailedKeys, ReadKept, WriteTable
+    from beam_vision.sinks.transforms import ReadFailedKeys
     from beam_vision.sources.transforms import OpenImages
 
-    kept = pipeline | "ReadKept" >> ReadKept(plan.output, plan.rows) if plan.output.keeps else None
-    only = pipeline | "ReadFailedKeys" >> ReadFailedKeys(plan.again.files) if plan.again else None
+    kept, only = plan.to.kept(pipeline, plan.rows), None
+    if plan.again:
+        only = pipeline | "ReadFailedKeys" >> ReadFailedKeys(plan.again.files, output=plan.to.place)
     opened = pipeline | "OpenImages" >> OpenImages(
-        options.images,
-        format=options.format,
-        image_root=options.image_root,
-        boxes_on=options.boxes_on,
+        plan.source,
         limit=options.limit,
         whole_records=plan.takes_examples,
         only_keys=only,
-        without_keys=kept.keys if kept else None,
-        run_id=plan.output.run_id,
+        without_keys=kept.keys,
+        run_id=plan.run_id,
         attempt=plan.attempt,
     )
     inferred = opened.images | "Infer" >> inference(options, plan)
     failed = (opened.failed, inferred.failed) | "Failed" >> beam.Flatten()
-    Outcome(inferred.good, failed) | "WriteTable" >> WriteTable(
-        plan.output,
+    Outcome(inferred.good, failed) | "WriteTable" >> plan.to.write(
         plan.rows,
         inputs=opened.inputs,
         already_done=opened.already_done,
-        kept=kept.files if kept else None,
-        failures=plan.failures,
+        kept=kept.files,
+        failures=plan.places.letter,
         job=NAME,
         attempt=plan.attempt,
         flush=Flush(every_sec=options.flush_sec),
@@ -201,37 +191,31 @@ def inference(options: Options, plan: Plan) -> beam.PTransform:
     """What turns images, or whole records, into predictions."""
     from beam_vision.inference.transforms import Infer, InferExamples
 
-    settings = engine_settings(options) | {"run_id": plan.output.run_id, "attempt": plan.attempt}
+    settings = engine_settings(options) | {"run_id": plan.run_id, "attempt": plan.attempt}
     if plan.takes_examples:
         return InferExamples(plan.model.spec, plan.model.path, **settings)
     return Infer(plan.model.spec, plan.model.path, decode_threads=options.decode_threads, **settings)
 
 
-def summarise(plan: Plan, manifest: TableManifest, wall_sec: float) -> jobs.Summary:
+def summarise(plan: Plan, result: Result, wall_sec: float) -> jobs.Summary:
     """The accounts of a run, from what it committed."""
-    handled = manifest.outputs + manifest.failed
+    handled = result.outputs + result.failed
     return jobs.Summary(
         job="redrive" if plan.again else NAME,
-        run_id=manifest.run_id,
-        inputs=manifest.inputs,
-        outputs=manifest.outputs,
-        failed=manifest.failed,
-        already_done=manifest.already_done,
-        failed_by_reason=manifest.failed_by_reason,
+        run_id=plan.run_id,
+        inputs=result.inputs,
+        outputs=result.outputs,
+        failed=result.failed,
+        already_done=result.already_done,
+        failed_by_reason=result.failed_by_reason,
         images_per_sec=handled / max(wall_sec, 1e-9),
         wall_sec=wall_sec,
         stage_sec=jobs.stage_seconds(),
         digests=digests(plan.rows),
-        output=plan.output.folder,
-        failures=plan.failures,
-        notes=[f"the table has {held(manifest)} in {len(manifest.parts)} parts", *notes(plan)],
+        output=plan.to.place,
+        failures=plan.places.failures,
+        notes=[*result.notes, *notes(plan)],
     )
-
-
-def held(manifest: TableManifest) -> str:
-    """How many rows a table has, and of how many images where that differs."""
-    rows = f"{manifest.rows:,} rows"
-    return rows if manifest.row_kind == "images" else f"{rows} of {manifest.images:,} images"
 
 
 def draw(table: str, path: str) -> None:
@@ -255,21 +239,20 @@ def predict(options: Options, beam_args: list[str], again: Again | None = None) 
       UsageError: it can't run as asked.
       JobError: it ran, and its result is not acceptable.
     """
+    options = with_staging(options, beam_args)
     if options.preflight_only:
         return jobs.show_plan(preflight(options, again))
     run_id, start = jobs.new_run_id(), time.monotonic()
     plan = prepare(options, run_id, again)
-    with hold(plan.output.folder):
+    with holding(plan.to):
         resume = options.resume or again is not None
-        output = plan_output(plan.output.folder, run_id, plan.rows, resume=resume, failures=plan.failures)
-        plan = replace(plan, output=output)
+        plan = replace(plan, to=destination_of(plan.places, options, run_id, plan.rows, resume=resume))
+        plan.to.try_rights(plan.rows)
         jobs.execute(lambda pipeline: build(pipeline, options, plan), beam_args)
-        manifest = read_manifest(plan.output.folder)
-    if manifest is None or manifest.run_id != run_id:
-        raise JobError(f"the run ended without a table at {plan.output.folder}")
-    summary = summarise(plan, manifest, time.monotonic() - start)
+        result = plan.to.result()
+    summary = summarise(plan, result, time.monotonic() - start)
     if options.pictures:
-        draw(plan.output.folder, options.pictures)
+        draw(plan.to.place, options.pictures)
         summary = replace(summary, notes=[*summary.notes, f"pictures: {options.pictures}"])
     return jobs.finish(summary, path=options.summary, max_failure_rate=options.max_failure_rate)
 

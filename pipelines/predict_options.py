@@ -16,6 +16,7 @@ from beam_vision.pipelines.task_options import (
     tiles,
 )
 from beam_vision.sinks.rows import RowSettings
+from beam_vision.warehouse.names import is_bigquery
 
 if TYPE_CHECKING:
     from beam_vision.inference.spec import ModelSpec
@@ -25,7 +26,18 @@ if TYPE_CHECKING:
 class Options(TaskOptions, SourceOptions, CommonOptions):
     """What ``predict`` takes."""
 
-    output: str = option(help="folder for the table: empty, or with an earlier one", metavar="DEST")
+    output: str = option(
+        help="where rows go: a folder, empty or with an earlier table, or a table of BigQuery "
+        "(bigquery://PROJECT.DATASET.TABLE), made if need be",
+        metavar="DEST",
+    )
+    staging: str = option(
+        "",
+        help="BigQuery: the folder in which rows are gathered before they are loaded (default: one in the "
+        "system's folder for temporary files; on Dataflow, one in --temp_location)",
+        metavar="DIR",
+    )
+    add_columns: bool = option(False, help="BigQuery: add columns that the table lacks")
     rows: str = option(
         "images",
         help="detect: a row an image with all its boxes, or a row a box (an image without boxes has one too)",
@@ -57,6 +69,10 @@ def check(options: Options) -> None:
     if options.pictures and (options.task != "detect" or not options.pictures.endswith((".html", ".png"))):
         raise UsageError(
             f"--pictures {options.pictures} goes with --task detect and ends in .html (a page) or .png"
+        )
+    if options.pictures and is_bigquery(options.output):
+        raise UsageError(
+            "--pictures goes with an --output that is a folder; write one as well, and draw from it"
         )
     check_task(options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 
 from beam_vision import storage
@@ -9,7 +10,8 @@ from beam_vision.errors import UsageError
 from beam_vision.pipelines import create_tfrecords, predict
 from beam_vision.pipelines import job as jobs
 from beam_vision.pipelines.options import make_parser, option, parse
-from beam_vision.sinks import failures as dead_letter
+from beam_vision.sinks.letters import job_of, letter_files, read_letter
+from beam_vision.warehouse.names import is_bigquery
 
 NAME = "redrive"
 DESCRIPTION = """run a job again for just the images that failed.
@@ -28,7 +30,8 @@ class Options:
     """What ``redrive`` takes, besides the job's own options."""
 
     failures: str = option(
-        help="the folder of the failures of the run; afterwards it holds those that failed again",
+        help="the folder, or the table of BigQuery, with the failures of the run; afterwards it holds those "
+        "that failed again",
         metavar="PATH",
     )
     job: str = option(
@@ -36,13 +39,17 @@ class Options:
     )
 
 
-def find_job(options: Options, rest: list[str]) -> str:
-    """The job to run again: as asked, as ``job.json`` says, else by whether a model is given.
+def find_job(options: Options, rest: list[str], output: str = "") -> str:
+    """The job to run again: as asked, as the failures say, else by whether a model is given.
+
+    Args:
+      options, rest: the command line.
+      output: the job's destination, for a table with the failures of several.
 
     Raises:
       UsageError: it is a job that can't be redriven.
     """
-    recorded = (dead_letter.read_job(options.failures) or {}).get("job", "")
+    recorded = job_of(options.failures, output=output)
     name = options.job if options.job != "auto" else recorded
     if not name:
         given = any(word.partition("=")[0] == "--model" for word in rest)
@@ -54,19 +61,33 @@ def find_job(options: Options, rest: list[str]) -> str:
     return name
 
 
-def find_failures(folder: str) -> predict.Again:
+def find_failures(folder: str, output: str = "") -> predict.Again:
     """What is in a dead letter.
+
+    Args:
+      folder: the folder, or the table.
+      output: the job's destination, for a table with the failures of several.
 
     Raises:
       UsageError: there is none, or it is a single file; or a line in it isn't a failure.
     """
-    if storage.exists(folder) and not storage.is_folder(folder):
+    if not is_bigquery(folder) and storage.exists(folder) and not storage.is_folder(folder):
         raise UsageError(f"--failures {folder} is a file; give the folder that holds it")
-    files = dead_letter.failure_files(folder)
+    files = letter_files(folder)
     count, attempt = 0, 0
-    for failure in dead_letter.read_failures(folder):
+    for failure in read_letter(folder, output=output):
         count, attempt = count + 1, max(attempt, failure.attempt)
     return predict.Again(files=tuple(files), failures=count, attempt=attempt + 1)
+
+
+def output_in(rest: list[str]) -> str:
+    """The job's ``--output``, as the rows of a table of failures name it; ``""`` where there is none."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--output", default="")
+    output = parser.parse_known_args(rest)[0].output
+    if not output:
+        return ""
+    return output if is_bigquery(output) else storage.absolute(output).rstrip("/")
 
 
 def run(argv: list[str]) -> int:
@@ -74,8 +95,9 @@ def run(argv: list[str]) -> int:
     parser = make_parser(NAME, Options, description=DESCRIPTION, example=EXAMPLE)
     values, rest = parser.parse_known_args(argv)
     options = Options(**vars(values))
-    name = find_job(options, rest)
-    again = find_failures(storage.absolute(options.failures))
+    output = output_in(rest)
+    name = find_job(options, rest, output)
+    again = find_failures(storage.absolute(options.failures), output)
     if not again.failures:
         jobs.say(f"no failures in {options.failures}: nothing to redrive")
         return 0

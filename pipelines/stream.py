@@ -10,14 +10,16 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from beam_vision import metrics, storage
+from beam_vision import metrics, pubsub, storage
 from beam_vision.errors import JobError, UsageError
 from beam_vision.pipelines import job as jobs
 from beam_vision.pipelines.model_options import model_of
 from beam_vision.pipelines.options import make_parser, parse
+from beam_vision.pipelines.stream_check import check
 from beam_vision.pipelines.stream_graph import Plan, build
-from beam_vision.pipelines.stream_options import PUBSUB, Options, check, state_folder
+from beam_vision.pipelines.stream_options import Options, state_folder
 from beam_vision.pipelines.stream_stop import Stop, Stopped
+from beam_vision.pipelines.stream_tables import check_tables, look_at_tables, make_tables
 from beam_vision.pipelines.task_options import engine_settings
 
 if TYPE_CHECKING:
@@ -69,8 +71,9 @@ def prepare(options: Options, run_id: str, *, local: bool) -> Plan:
     from beam_vision.sinks.windows import Windows, check_folder
 
     check(options)
-    if not (local or options.backfill or options.input.startswith(PUBSUB)):
+    if not (local or options.backfill or options.input.startswith(pubsub.SCHEME)):
         raise UsageError(f"--input {options.input}: only a local run watches a folder; give pubsub://...")
+    look_at_tables(options, local=local)
     model = model_of(options, task=options.task)
     if model.spec.input_kind == "tf_example":
         raise UsageError("the model takes tf.Examples, not images; choose another --signature")
@@ -83,7 +86,9 @@ def prepare(options: Options, run_id: str, *, local: bool) -> Plan:
         check_folder(
             Windows(folder=folder, window_sec=options.window_sec, task=options.task, embedding_dim=dim)
         )
-    return Plan(model=model, embedding_dim=dim, run_id=run_id, is_local=local, is_live=not options.backfill)
+    plan = Plan(model=model, embedding_dim=dim, run_id=run_id, is_local=local, is_live=not options.backfill)
+    check_tables(options, plan)
+    return plan
 
 
 def preflight(options: Options, *, local: bool = True) -> dict[str, Any]:
@@ -108,8 +113,12 @@ def facts(options: Options, plan: Plan) -> dict[str, Any]:
         "model": plan.model.path,
         "digests": digests(plan),
         "embedding_dim": plan.embedding_dim,
-        "outputs": [*options.folders, *options.topics],
-        "failures": options.failures or [storage.join(folder, "failures") for folder in options.folders],
+        "outputs": [*options.folders, *(name.uri for name in options.tables), *options.topics],
+        "failures": options.failures
+        or [
+            *(storage.join(folder, "failures") for folder in options.folders),
+            *(name.sibling("failures").uri for name in options.tables),
+        ],
         "notes": plan.model.notes,
     }
 
@@ -135,6 +144,7 @@ def run_here(options: Options, plan: Plan, stop: Stop) -> None:
 
     feed = feed_of(options)
     check_ends(feed, options)
+    make_tables(options, plan)
     runner = LocalStreamRunner(
         feed,
         state_folder(options),
@@ -164,7 +174,7 @@ def check_ends(feed: Feed, options: Options) -> None:
     if options.ready_file and not storage.is_remote(options.ready_file):
         storage.delete(options.ready_file)
     feed.check()
-    for name in filter(None, (*options.topics, options.failures)):
+    for name in (*options.topics, *options.failure_topics):
         with Topic(name) as topic:
             topic.check()
 
@@ -196,6 +206,7 @@ def run_on_dataflow(options: Options, plan: Plan, beam_args: list[str]) -> None:
     import apache_beam as beam
     from apache_beam.runners.runner import PipelineState
 
+    make_tables(options, plan)
     pipeline = beam.Pipeline(options=jobs.beam_options(beam_args, streaming=True))
     build(pipeline, options, plan)
     state = pipeline.run().wait_until_finish()
@@ -223,6 +234,7 @@ def summarise(options: Options, plan: Plan, wall_sec: float) -> dict[str, Any]:
         "duplicates": counts.get(metrics.DUPLICATES, 0),
         "skipped": counts.get(metrics.MESSAGES_SKIPPED, 0),
         "alerts": counts.get(metrics.ALERTS, 0),
+        "refused": counts.get(metrics.REFUSED_ROWS, 0),
         "uncounted": counts.get(metrics.TOO_LATE, 0),
         "images_per_sec": handled / max(wall_sec, 1e-9),
         "wall_sec": wall_sec,
@@ -236,7 +248,7 @@ def render(summary: dict[str, Any], what: str = "messages") -> str:
     """The summary as a small table of text; ``what`` came in."""
     shown = {"inputs": f"{what} in", "outputs": "rows out", "outputs_new": "  new in the table"}
     lines = [f"{NAME}: run {summary['run_id']}"]
-    for name in ("inputs", "outputs", "outputs_new", "failed", "gated", "duplicates", "skipped"):
+    for name in ("inputs", "outputs", "outputs_new", "failed", "refused", "gated", "duplicates", "skipped"):
         label = shown.get(name, name)
         if summary.get(name) or (name in summary and name in (*shown, "failed")):
             lines.append(f"  {label:<24} {summary[name]:>10,}")

@@ -15,6 +15,7 @@ from beam_vision.pipelines import job as jobs
 from beam_vision.pipelines import stream
 from beam_vision.pipelines.stream_graph import Plan, write
 from beam_vision.pipelines.stream_options import Options, parse_settings, watch_settings
+from beam_vision.pipelines.stream_tables import folders_of, make_tables, merge_tables, staging_of
 from beam_vision.sinks.accounts import Accounts, accounts_path, read_accounts
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def build(pipeline: beam.Pipeline, options: Options, plan: Plan, archive: Archiv
         rows=[watched.alerts],
     )
     _ = pipeline | "WriteAccounts" >> WriteAccounts(
-        options.folders[0],
+        folders_of(options, plan)[0],
         plan.run_id,
         inputs=listed,
         ends=[written.rows, *written.dead, *written.observed, written.committed[0]],
@@ -125,6 +126,21 @@ def summarise(options: Options, plan: Plan, accounts: Accounts, wall_sec: float)
     }
 
 
+def finished(options: Options, plan: Plan) -> Accounts:
+    """What became of each image, once its row is in BigQuery, too, where that is asked for.
+
+    Raises:
+      JobError: the run wrote no accounts, or BigQuery refused.
+    """
+    accounts = read_accounts(accounts_path(folders_of(options, plan)[0], plan.run_id))
+    if not plan.staging:
+        return accounts
+    new = merge_tables(options, plan)
+    for name in options.tables[: not options.folders]:
+        accounts = replace(accounts, new_rows=new.get(name.path, 0))
+    return accounts
+
+
 def backfill(options: Options, beam_args: list[str]) -> int:
     """Runs the job.
 
@@ -132,14 +148,20 @@ def backfill(options: Options, beam_args: list[str]) -> int:
       UsageError: it can't run as asked.
       JobError: it ran, and its result is not acceptable.
     """
-    _, is_local = jobs.runner_of(jobs.beam_options(beam_args))
+    from apache_beam.options.pipeline_options import GoogleCloudOptions
+
+    beam_options = jobs.beam_options(beam_args)
+    _, is_local = jobs.runner_of(beam_options)
     start = time.monotonic()
     plan = stream.prepare(options, jobs.new_run_id(), local=is_local)
+    temp_location = beam_options.view_as(GoogleCloudOptions).temp_location or ""
+    plan = replace(plan, staging=staging_of(options, plan, temp_location))
     archive = find_archive(options)
     if options.preflight_only:
         return jobs.show_plan(preflight(options, plan, archive))
+    make_tables(options, plan)
     jobs.execute(lambda pipeline: build(pipeline, options, plan, archive), beam_args)
-    accounts = read_accounts(accounts_path(options.folders[0], plan.run_id))
+    accounts = finished(options, plan)
     summary = summarise(options, plan, accounts, time.monotonic() - start)
     jobs.say(stream.render(summary, "images"))
     if options.summary:

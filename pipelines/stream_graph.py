@@ -34,6 +34,7 @@ class Plan:
       run_id: stands in each row.
       is_local: whether it runs in this process.
       is_live: whether it goes on as frames come; else it is a batch job.
+      staging: of a backfill into BigQuery: the folder that keeps its rows until they are loaded.
     """
 
     model: Model
@@ -41,6 +42,7 @@ class Plan:
     run_id: str
     is_local: bool
     is_live: bool = True
+    staging: str = ""
 
 
 class Written(NamedTuple):
@@ -144,15 +146,33 @@ def write(
         *(part | f"ObserveDead{number}" >> beam.ParDo(ObserveDead()) for number, part in enumerate(late)),
     )
     counted = all_observed | "CountWindows" >> CountWindows(window_settings(options), run_id=plan.run_id)
-    notable = (
-        *rows,
-        inferred.rollouts | "RolloutRows" >> beam.ParDo(RolloutRows(plan.run_id)),
-        *(part | f"FailureRows{number}" >> beam.ParDo(FailureRows()) for number, part in enumerate(all_dead)),
+    failed = tuple(
+        part | f"FailureRows{number}" >> beam.ParDo(FailureRows()) for number, part in enumerate(all_dead)
     )
+    notable = (*rows, inferred.rollouts | "RolloutRows" >> beam.ParDo(RolloutRows(plan.run_id)), *failed)
     if plan.is_local and plan.is_live:
         show(all_observed, notable)
-    committed = output((made.rows, counted, *notable), all_dead, options, plan)
+    ends = (made.rows, counted, *notable)
+    refused = append(ends, options, plan) if plan.is_live else ()
+    of_refused = tuple(
+        part | f"RefusedRows{number}" >> beam.ParDo(FailureRows()) for number, part in enumerate(refused)
+    )
+    committed = output((*ends, *of_refused), (*all_dead, *refused), options, plan)
     return Written(made.rows, all_dead, all_observed, committed)
+
+
+def append(rows: tuple[beam.PCollection, ...], options: Options, plan: Plan) -> tuple[beam.PCollection, ...]:
+    """Rows of a live stream to BigQuery; the dead letters of those that it refuses."""
+    from beam_vision.pipelines.stream_tables import destinations
+
+    if options.write_method == "storage_write_api":
+        from beam_vision.sinks.java_transforms import AppendByBeam as Append
+    else:
+        from beam_vision.sinks.append_transforms import AppendRows as Append
+    return tuple(
+        rows | f"AppendRows{number or ''}" >> Append(to)
+        for number, to in enumerate(destinations(options, plan))
+    )
 
 
 def show(observed: tuple[beam.PCollection, ...], notable: tuple[beam.PCollection, ...]) -> None:
@@ -168,7 +188,8 @@ def show(observed: tuple[beam.PCollection, ...], notable: tuple[beam.PCollection
 def output(
     rows: tuple[beam.PCollection, ...], dead: tuple[beam.PCollection, ...], options: Options, plan: Plan
 ) -> tuple[beam.PCollection, ...]:
-    """Rows to every output, dead letters to their topic; what was committed, by folder."""
+    """Rows to folders and topics, dead letters to their topics; what was committed, by folder."""
+    from beam_vision.pipelines.stream_tables import folders_of
     from beam_vision.sinks.windows_transforms import WriteWindows
 
     committed = [
@@ -181,9 +202,9 @@ def output(
             embedding_dim=plan.embedding_dim,
             gather_sec=0.0 if plan.is_local else DATAFLOW_GATHER_SEC,
         )
-        for number, folder in enumerate(options.folders)
+        for number, folder in enumerate(folders_of(options, plan))
     ]
-    if options.topics or options.failures:
+    if options.topics or options.failure_topics:
         publish(rows, dead, options)
     return tuple(committed)
 
@@ -198,6 +219,7 @@ def publish(rows: tuple[beam.PCollection, ...], dead: tuple[beam.PCollection, ..
         all_rows = rows | "Rows" >> beam.Flatten()
         for number, topic in enumerate(options.topics):
             _ = all_rows | f"PublishRows{number or ''}" >> PublishRows(topic, ordering=True)
-    if options.failures:
+    if options.failure_topics:
         all_dead = dead | "Dead" >> beam.Flatten()
-        _ = all_dead | "PublishDeadLetters" >> PublishDeadLetters(options.failures)
+        for number, topic in enumerate(options.failure_topics):
+            _ = all_dead | f"PublishDeadLetters{number or ''}" >> PublishDeadLetters(topic)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from beam_vision import storage
+from beam_vision import pubsub, storage
 from beam_vision.errors import UsageError
 from beam_vision.pipelines.model_options import overrides_of
 from beam_vision.pipelines.options import option
-from beam_vision.pipelines.task_options import TaskOptions, check_task
+from beam_vision.pipelines.task_options import TaskOptions
+from beam_vision.warehouse.names import SCHEME, TableName, is_bigquery, parse_table
 
 if TYPE_CHECKING:
     from beam_vision.inference.serving_load import ServingSettings
@@ -18,11 +19,7 @@ if TYPE_CHECKING:
     from beam_vision.streaming.health import WatchSettings
     from beam_vision.streaming.windows import WindowSettings
 
-PUBSUB = "pubsub://"
 STATE = ".state"
-LIVE_ONLY = ("message_format", "once", "ready_file", "run_sec", "server_time", "state")
-DATAFLOW_ONLY = ("id_label", "timestamp_attribute")
-BACKFILL_ONLY = ("format", "image_root")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +33,28 @@ class Options(TaskOptions):
     )
     output: str = option(
         help="where rows go, several separated by commas: a folder (Parquet tables by window), "
-        "pubsub://projects/P/topics/T",
+        "bigquery://PROJECT.DATASET.TABLE (and TABLE_counts, TABLE_health ...), pubsub://projects/P/topics/T",
         metavar="DEST",
     )
     failures: str = option(
         "",
-        help="publish what failed, payload and all, to this topic too (default: only in the table "
-        "OUTPUT/failures)",
-        metavar="pubsub://projects/P/topics/T",
+        help="write what failed, payload and all, to these too, separated by commas: a topic "
+        "(pubsub://projects/P/topics/T), a table (bigquery://PROJECT.DATASET.TABLE); default: only to "
+        "OUTPUT/failures, or the table OUTPUT_failures",
+        metavar="DEST",
+    )
+    add_columns: bool = option(False, help="add columns that a table of BigQuery lacks")
+    write_method: str = option(
+        "append",
+        help="how rows go to BigQuery: by the Storage Write API from Python, or on Dataflow by Beam's way to "
+        "it, in Java (both at least once; the views TABLE_once show each row once)",
+        choices=("append", "storage_write_api"),
+    )
+    staging: str = option(
+        "",
+        help="a backfill into BigQuery: where rows are kept until they are loaded (default: a folder for "
+        "temporary files here, or of --temp_location)",
+        metavar="DIR",
     )
     message_format: str = option(
         "auto",
@@ -149,89 +160,40 @@ class Options(TaskOptions):
     @property
     def outputs(self) -> tuple[str, ...]:
         """The destinations."""
-        return tuple(part.strip() for part in self.output.split(",") if part.strip())
+        return parts_of(self.output)
 
     @property
     def topics(self) -> tuple[str, ...]:
         """Those that are Pub/Sub topics."""
-        return tuple(item for item in self.outputs if item.startswith(PUBSUB))
+        return tuple(item for item in self.outputs if item.startswith(pubsub.SCHEME))
+
+    @property
+    def tables(self) -> tuple[TableName, ...]:
+        """Those that are tables of BigQuery."""
+        return tuple(parse_table(item, option="--output") for item in self.outputs if is_bigquery(item))
 
     @property
     def folders(self) -> tuple[str, ...]:
         """Those that are folders."""
-        found = (item for item in self.outputs if not item.startswith(PUBSUB))
+        found = (item for item in self.outputs if not item.startswith((pubsub.SCHEME, SCHEME)))
         return tuple(storage.absolute(item).rstrip("/") for item in found)
 
+    @property
+    def failure_topics(self) -> tuple[str, ...]:
+        """The topics that failures go to."""
+        return tuple(item for item in parts_of(self.failures) if item.startswith(pubsub.SCHEME))
 
-def check(options: Options) -> None:
-    """Checks what can be checked without the model, the input or the outputs.
-
-    Raises:
-      UsageError: an option is out of range, or two don't go together.
-    """
-    check_task(options)
-    check_mode(options)
-    for name in ("input", "camera_attribute", "time_attribute"):
-        if not getattr(options, name):
-            raise UsageError(f"--{name} is empty")
-    if len({*options.folders, *options.topics}) < len(options.outputs):
-        raise UsageError(f"--output {options.output} names a destination twice")
-    if not options.outputs:
-        raise UsageError("--output is empty; give a folder, or pubsub://projects/P/topics/T")
-    for name in options.outputs:
-        if "://" in name and not name.startswith((PUBSUB, "gs://", "file://", "s3://", "hdfs://")):
-            raise UsageError(f"--output {name}: rows go to a folder or to pubsub://projects/P/topics/T")
-    if options.tile and options.task != "detect":
-        raise UsageError("--tile goes with --task detect here: a frame has one row")
-    if options.failures and not options.failures.startswith(PUBSUB):
-        raise UsageError(
-            f"--failures {options.failures} must be pubsub://projects/P/topics/T; their table is in each "
-            "folder of --output"
+    @property
+    def failure_tables(self) -> tuple[TableName, ...]:
+        """The tables that failures go to besides those of ``--output``."""
+        return tuple(
+            parse_table(item, option="--failures") for item in parts_of(self.failures) if is_bigquery(item)
         )
-    if not options.folders and not options.failures:
-        raise UsageError(
-            "what fails would be lost: give a folder among --output, or --failures pubsub://projects/P/topics/T"
-        )
-    for name in ("heartbeat_sec", "silent_sec", "frozen_sec", "drain_sec", "watermark_lag_sec"):
-        if getattr(options, name) <= 0:
-            raise UsageError(f"--{name} is {getattr(options, name)}; it must be more than 0")
-    for name in (
-        "max_batch_latency_ms",
-        "allowed_lateness_sec",
-        "max_skew_sec",
-        "run_sec",
-        "model_poll_sec",
-    ):
-        if getattr(options, name) < 0:
-            raise UsageError(f"--{name} is {getattr(options, name)}; it must be 0 or more")
-    if not 0 <= options.max_drop <= 1:
-        raise UsageError(f"--max_drop is {options.max_drop}; it must be in 0..1")
-    if options.window_sec < 1:
-        raise UsageError(f"--window_sec is {options.window_sec}; it must be at least 1")
-    if not -1 <= options.gate_distance <= 64:
-        raise UsageError(f"--gate_distance is {options.gate_distance}; it must be in 0..64, or -1 for never")
 
 
-def check_mode(options: Options) -> None:
-    """Checks that nothing is asked of a backfill that only a live stream has, nor the other way round.
-
-    Raises:
-      UsageError: something is.
-    """
-    given = {field.name for field in fields(options) if getattr(options, field.name) != field.default}
-    if not options.backfill:
-        for name in sorted(given.intersection(BACKFILL_ONLY)):
-            raise UsageError(f"--{name} is of an archive; it goes with --backfill")
-        return
-    if options.input.startswith(PUBSUB):
-        raise UsageError(
-            f"--input {options.input}: a backfill reads an archive; give a folder, a glob or a manifest, or "
-            "leave out --backfill"
-        )
-    for name in sorted(given.intersection((*LIVE_ONLY, *DATAFLOW_ONLY))):
-        raise UsageError(f"--{name} is of live streams; leave it out with --backfill")
-    if not options.folders:
-        raise UsageError("a backfill adds to a table: give its folder among --output")
+def parts_of(text: str) -> tuple[str, ...]:
+    """What commas separate."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def state_folder(options: Options) -> str:
@@ -257,7 +219,7 @@ def parse_settings(options: Options) -> ParseSettings:
     from beam_vision.streaming.content import ParseSettings
 
     prefixes = [part.strip() for part in options.uri_prefixes.split(",") if part.strip()]
-    if not (options.backfill or options.input.startswith(PUBSUB)):
+    if not (options.backfill or options.input.startswith(pubsub.SCHEME)):
         prefixes.append(storage.absolute(options.input).rstrip("/") + "/")
     return ParseSettings(
         format=options.message_format,

@@ -203,7 +203,7 @@ def build(pipeline: beam.Pipeline, options: Options, folders: dict[str, str], *,
     report = (
         (found.failed, made.failed)
         | "AllFailed" >> beam.Flatten()
-        | WriteFailures(failures_folder(options), run_id=run_id, job=NAME)
+        | WriteFailures(failures_folder(options), run_id=run_id, job=NAME, output=job.folder)
     )
     refused = found.failed | "CountRefused" >> beam.combiners.Count.Globally()
     made.good | "CommitScenes" >> CommitScenes(job, material=found.material, refused=refused, report=report)

@@ -36,11 +36,14 @@ ROOMS_MAY_USE = {
     "inference": IMAGES,
     "sinks": {"records.schema", "warehouse"},
     "search": {"warehouse"},
-    "evaluation": IMAGES,
+    "evaluation": {"warehouse"} | IMAGES,
     "synth": IMAGES,
     "reports": IMAGES,
     "streaming": {"sources.files", "sources.reader"} | IMAGES,
-    "training": {"records.reader", "inference.spec", "inference.bundle"} | IMAGES,
+    "training": {f"records.{name}" for name in ("manifest", "reader", "indexed")}
+    | {f"inference.{name}" for name in ("spec", "bundle", "serving_history")}
+    | {"evaluation.images"}
+    | IMAGES,
     "testing": ROOMS | IMAGES,
 }
 

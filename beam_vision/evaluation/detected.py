@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beam_vision import storage, table
 from beam_vision.errors import UsageError
 from beam_vision.types import Box
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _IMAGE = ("key", "uri", "width", "height", "exif_orientation")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _BOX_ROW = ("box", *_CORNERS, "prediction", "score")
 _BATCH_ROWS = 4096
+_REMEDY = "`beam-vision predict --task detect` makes tables of boxes"
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,9 @@ class DetectionTable:
     """A table that was found and checked.
 
     Attributes:
-      folder: of the table.
-      paths: its Parquet files.
-      manifest: None for a folder of files made elsewhere.
+      folder: of the table, or its ``bigquery://`` name.
+      paths: its Parquet files; of a table in BigQuery its name alone.
+      manifest: what it says of itself; None for a folder of files made elsewhere.
     """
 
     folder: str
@@ -66,17 +70,26 @@ def check_table(folder: str) -> DetectionTable:
     folder = storage.absolute(folder)
     paths = table.part_paths(folder)
     manifest = table.read_manifest(folder)
-    remedy = "`beam-vision predict --task detect` makes tables of boxes"
-    if manifest is not None and manifest.task != "detect":
-        raise UsageError(f"--predictions {folder} is a table of the task {manifest.task!r}; {remedy}")
+    if manifest is not None:
+        require_task(manifest.task, folder)
     for path in paths[:1]:
-        names = _columns(path)
-        if "key" not in names or ("boxes" not in names and not {*_BOX_ROW} <= {*names}):
-            raise UsageError(
-                f"--predictions {folder} has neither the columns key and boxes nor key and "
-                f"{', '.join(_BOX_ROW)}; {remedy}"
-            )
+        require_columns(_columns(path), folder)
     return DetectionTable(folder, tuple(paths), manifest)
+
+
+def require_task(task: str, place: str) -> None:
+    """Raises UsageError where a table isn't of detections."""
+    if task != "detect":
+        raise UsageError(f"--predictions {place} is a table of the task {task!r}; {_REMEDY}")
+
+
+def require_columns(names: Sequence[str], place: str) -> None:
+    """Raises UsageError where a table lacks the columns of detections."""
+    if "key" not in names or ("boxes" not in names and not {*_BOX_ROW} <= {*names}):
+        raise UsageError(
+            f"--predictions {place} has neither the columns key and boxes nor key and "
+            f"{', '.join(_BOX_ROW)}; {_REMEDY}"
+        )
 
 
 def _columns(path: str) -> list[str]:
@@ -93,17 +106,23 @@ def read_detected(path: str) -> Iterator[Detected]:
     with storage.open_read(path) as file:
         part = pq.ParquetFile(file)
         names = part.schema_arrow.names
-        wanted = [name for name in (*_IMAGE, "boxes") if name in names]
-        whole = "boxes" in names
-        if not whole:
-            wanted += _BOX_ROW
-        batches = part.iter_batches(batch_size=_BATCH_ROWS, columns=wanted)
-        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
-        if whole:
-            yield from (_detected(row, row["boxes"] or (), 0) for row in rows)
-            return
-        for _, group in itertools.groupby(rows, key=itemgetter("key")):
-            of_image = list(group)
+        yield from detected_in(part.iter_batches(batch_size=_BATCH_ROWS, columns=columns_of(names)))
+
+
+def columns_of(names: Sequence[str]) -> list[str]:
+    """The columns that are read of a table with the columns ``names``."""
+    wanted = [name for name in (*_IMAGE, "boxes") if name in names]
+    return wanted if "boxes" in names else [*wanted, *_BOX_ROW]
+
+
+def detected_in(batches: Iterable[pa.RecordBatch]) -> Iterator[Detected]:
+    """The images of rows; where a row is a box, those of an image may come as several, see ``first``."""
+    rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+    for _, group in itertools.groupby(rows, key=itemgetter("key")):
+        of_image = list(group)
+        if "boxes" in of_image[0]:
+            yield from (_detected(row, row["boxes"] or (), 0) for row in of_image)
+        else:
             boxes = [{**row, "label": row["prediction"]} for row in of_image if row["box"] is not None]
             yield _detected(of_image[0], boxes, min((row["box"] for row in boxes), default=0))
 

@@ -10,7 +10,7 @@ from apache_beam.pvalue import AsList, AsSingleton, TaggedOutput
 
 import beam_vision.coders  # noqa: F401
 from beam_vision import metrics, storage
-from beam_vision.evaluation import detected, findings, images, joining, marking, summary
+from beam_vision.evaluation import detected, findings, images, joining, marking, summary, warehouse
 from beam_vision.evaluation.detected import Detected
 from beam_vision.evaluation.findings import Finding, Findings
 from beam_vision.evaluation.images import EvaluatedImage
@@ -61,6 +61,28 @@ class ReadDetected(beam.PTransform):
             | "Files" >> beam.Create(self._paths)
             | "ShareFiles" >> beam.Reshuffle()
             | "ReadRows" >> beam.FlatMap(detected.read_detected).with_output_types(Detected)
+        )
+
+
+class ReadWarehouseDetected(beam.PTransform):
+    """PBegin -> PCollection[Detected]: the rows of a table in BigQuery, stream by stream.
+
+    Args:
+      place: ``bigquery://project.dataset.table``.
+    """
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self._place = place
+
+    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection:
+        """Shares the streams out and reads them; they are of one moment."""
+        return (
+            begin
+            | "Table" >> beam.Create([self._place])
+            | "OpenStreams" >> beam.FlatMap(warehouse.open_streams)
+            | "ShareStreams" >> beam.Reshuffle()
+            | "ReadRows" >> beam.FlatMap(warehouse.read_detected).with_output_types(Detected)
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from beam_vision import storage
 from beam_vision.errors import JobError
 from beam_vision.sinks import failures as dead_letter
+from beam_vision.sinks.letters import Letter
 from beam_vision.sinks.output import STAGING, OutputPlan
 from beam_vision.sinks.parts import PART_BYTES, PartTask, RowFile, find_repeated, plan_parts
 from beam_vision.sinks.rows import RowSettings
@@ -115,7 +116,7 @@ def commit(
     plan: Commit,
     written: Sequence[Part],
     *,
-    failures: str,
+    letter: Letter,
     job: str,
 ) -> TableManifest:
     """Writes the failures, moves the parts into place and writes the manifest, in this order.
@@ -126,14 +127,14 @@ def commit(
 
     Args:
       written: the parts of ``plan.tasks``, as :func:`~beam_vision.sinks.parts.write_part` gave them.
-      failures: the dead letter's folder.
+      letter: where failures go.
       job: the job's name, for ``beam-vision redrive``.
 
     Raises:
       JobError: another run has written to the folder meanwhile.
     """
     check_unchanged(output)
-    summary = dead_letter.write_parts(failures, output.run_id, plan.failures)
+    summary = letter.prepare(output.run_id, plan.failures)
     parts = sorted([*plan.stay, *written], key=lambda part: part.name)
     for part in written:
         source = storage.join(output.staging("parts"), part.name)
@@ -141,7 +142,7 @@ def commit(
             storage.rename(source, storage.join(output.folder, part.name))
     manifest = _manifest(parts, output.run_id, settings, plan.accounts)
     storage.write_json(storage.join(output.folder, MANIFEST), manifest.to_json())
-    dead_letter.record(failures, output.run_id, summary, job=job)
+    letter.record(output.run_id, summary, job=job)
     return manifest
 
 
@@ -164,15 +165,20 @@ def _manifest(parts: list[Part], run_id: str, settings: RowSettings, accounts: A
     )
 
 
-def clean(output: OutputPlan, manifest: TableManifest, *, failures: str) -> None:
+def clean(output: OutputPlan, manifest: TableManifest, *, letter: Letter) -> None:
     """Removes what was in the folder before and isn't in the manifest, and all that was staged."""
     listed = {part.name for part in manifest.parts}
     for name in output.stale:
         if name not in listed:
             storage.delete(storage.join(output.folder, name))
+    clean_staging(output)
+    letter.clean(output.run_id)
+
+
+def clean_staging(output: OutputPlan) -> None:
+    """Removes what this run and the killed runs before it have staged."""
     staging = storage.join(output.folder, STAGING)
     for run_id in {*output.stale_runs, output.run_id}:
         storage.delete_folder(storage.join(staging, run_id))
     if not storage.list_tree(staging):
         storage.delete_folder(staging)
-    dead_letter.clean(failures)

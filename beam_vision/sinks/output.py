@@ -18,7 +18,7 @@ STAGING = ".staging"
 LOCK = ".lock"
 _PART = re.compile(r"part-\d{8}T\d{12}Z-\d{5}\.parquet")
 _OURS = re.compile(rf"({_PART.pattern}|{re.escape(MANIFEST)})(\.[0-9a-f]{{8}}\.tmp)?")
-_LATER = {"bigquery": "a BigQuery table", "pubsub": "a Pub/Sub topic"}
+_LATER = {"pubsub": "a Pub/Sub topic"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ def hold(folder: str) -> Iterator[None]:
     there are no such locks (remote stores) the commit notices when another run came between.
 
     Raises:
-      UsageError: another run holds it.
+      UsageError: another run holds it, or it can't be written to.
     """
     if storage.is_remote(folder):
         yield
@@ -176,9 +176,12 @@ def hold(folder: str) -> Iterator[None]:
     import fcntl
 
     path = storage.join(storage.local(folder), LOCK)
-    os.makedirs(storage.local(folder), exist_ok=True)
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            os.makedirs(storage.local(folder), exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UsageError(f"nothing can be written to {folder}: {error.strerror}") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

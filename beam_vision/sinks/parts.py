@@ -186,8 +186,15 @@ def plan_parts(
 
 def write_part(task: PartTask, folder: str, settings: RowSettings) -> Part:
     """Writes one part, rows in the table's order, into ``folder``. Doing it again gives the same file."""
+    whole = part_rows(task, settings)
+    data = to_parquet(whole)
+    storage.write_bytes(storage.join(folder, task.name), data)
+    return Part(task.name, whole.num_rows, len(data), count_images(whole, settings))
+
+
+def part_rows(task: PartTask, settings: RowSettings) -> pa.Table:
+    """The rows of one part, in the table's order."""
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     schema = settings.schema()
@@ -197,7 +204,11 @@ def write_part(task: PartTask, folder: str, settings: RowSettings) -> Part:
             table = pq.read_table(file)
         keep = np.setdiff1d(np.arange(table.num_rows), source.without)
         tables.append((table if not source.without else table.take(keep)).cast(schema))
-    whole = pa.concat_tables(tables).sort_by([(name, "ascending") for name in settings.order])
-    data = to_parquet(whole)
-    storage.write_bytes(storage.join(folder, task.name), data)
-    return Part(task.name, whole.num_rows, len(data), pc.count_distinct(whole[settings.image_column]).as_py())
+    return pa.concat_tables(tables).sort_by([(name, "ascending") for name in settings.order])
+
+
+def count_images(rows: pa.Table, settings: RowSettings) -> int:
+    """Of how many images rows are."""
+    import pyarrow.compute as pc
+
+    return pc.count_distinct(rows[settings.image_column]).as_py()

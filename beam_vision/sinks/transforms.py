@@ -11,15 +11,16 @@ from apache_beam.pvalue import AsList, AsSingleton, TaggedOutput
 
 import beam_vision.coders  # noqa: F401
 from beam_vision import metrics
-from beam_vision.errors import Stage
+from beam_vision.errors import Stage, VisionError
 from beam_vision.failures import FAILED, Outcome, failure
 from beam_vision.sinks import failures as dead_letter
 from beam_vision.sinks import parts
-from beam_vision.sinks.commit import Commit, clean, commit, plan_commit
+from beam_vision.sinks.commit import Commit, plan_commit
+from beam_vision.sinks.commit_steps import FolderSteps, Steps
+from beam_vision.sinks.letters import Letter, letter_beside, read_letter
 from beam_vision.sinks.output import OutputPlan
 from beam_vision.sinks.rows import RowSettings, fault
 from beam_vision.sinks.staging import Flush, StageInFiles
-from beam_vision.table import Part, TableManifest
 from beam_vision.types import Failure, Prediction
 
 KEYS = "keys"
@@ -52,39 +53,41 @@ class StageFailures(StageInFiles[Failure]):
 class WriteFailures(beam.PTransform):
     """Failures -> exactly one ``{"total": int, "by_reason": {reason: n}, "files": [names]}``.
 
-    It comes when this run's JSONL files and ``job.json`` have replaced those of earlier runs in ``folder``,
-    also when nothing failed; so whoever takes it as a side input comes after it.
+    It comes when this run's failures have replaced those of earlier runs, also when nothing failed; so
+    whoever takes it as a side input comes after it.
 
     Args:
-      folder: where they are written.
+      place: where they go: a folder, a table's name, or a letter made of either.
       run_id: this run.
       job: the job's name, for ``beam-vision redrive``.
+      output: the job's destination: a folder, which the rows of a table name.
     """
 
-    def __init__(self, folder: str, *, run_id: str, job: str = "") -> None:
+    def __init__(self, place: str | Letter, *, run_id: str, job: str = "", output: str = "") -> None:
         super().__init__()
-        self._folder = folder
+        self._letter = letter_beside(place, output) if isinstance(place, str) else place
         self._run_id = run_id
         self._job = job
 
     def expand(self, failed: beam.PCollection) -> beam.PCollection:
         """Stages, gathers the names of what was staged, publishes."""
-        staged = failed | "StageFailures" >> beam.ParDo(StageFailures(self._folder, self._run_id))
+        stage = StageFailures(self._letter.folder, self._run_id)
         return (
             failed.pipeline
             | "Once" >> beam.Impulse()
-            | "PublishFailures" >> beam.Map(self._publish, AsList(staged))
+            | "PublishFailures"
+            >> beam.Map(self._publish, AsList(failed | "StageFailures" >> beam.ParDo(stage)))
             | "PublishedOnce" >> beam.Reshuffle()  # a retry may publish again; what is staged must be there
             | "RemoveEarlier" >> beam.Map(self._clean)
         )
 
     def _publish(self, _: bytes, staged: list[dead_letter.StagedFailures]) -> dict[str, Any]:
-        summary = dead_letter.write_parts(self._folder, self._run_id, staged)
-        dead_letter.record(self._folder, self._run_id, summary, job=self._job)
+        summary = self._letter.prepare(self._run_id, staged)
+        self._letter.record(self._run_id, summary, job=self._job)
         return summary
 
     def _clean(self, summary: dict[str, Any]) -> dict[str, Any]:
-        dead_letter.clean(self._folder)
+        self._letter.clean(self._run_id)
         return summary
 
 
@@ -92,21 +95,23 @@ class ReadFailedKeys(beam.PTransform):
     """PBegin -> the keys in a dead letter.
 
     Args:
-      files: its files, as :func:`~beam_vision.sinks.failures.failure_files` found them.
+      files: what it is made of, as :func:`~beam_vision.sinks.letters.letter_files` found it.
+      output: whose failures, in a table that holds those of several outputs.
     """
 
-    def __init__(self, files: Sequence[str]) -> None:
+    def __init__(self, files: Sequence[str], *, output: str = "") -> None:
         super().__init__()
         self._files = list(files)
+        self._output = output
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection:
         """Reads each file."""
         files = begin | "Files" >> beam.Create(self._files, reshuffle=True)
-        return files | "ReadKeys" >> beam.FlatMap(_failed_keys)
+        return files | "ReadKeys" >> beam.FlatMap(_failed_keys, self._output)
 
 
-def _failed_keys(path: str) -> list[str]:
-    return [failure.key for failure in dead_letter.read_file(path)]
+def _failed_keys(place: str, output: str) -> Iterator[str]:
+    return (failure.key for failure in read_letter(place, output=output))
 
 
 class StageRows(StageInFiles[tuple[Prediction, ...]]):
@@ -163,10 +168,14 @@ class StageRows(StageInFiles[tuple[Prediction, ...]]):
             metrics.count(metrics.DONE)
             yield from self.gather(rows)
             return
+        yield self.failed(error, rows)
+
+    def failed(self, error: VisionError, rows: Sequence[Prediction]) -> TaggedOutput:
+        """An image that can't be written, under its own key."""
         metrics.count_failure(error.reason.value)
         ref = replace(rows[0].ref, key=self._settings.image_key(rows[0]))
         bad = failure(error, ref, Stage.WRITE, run_id=self._output.run_id, attempt=self._attempt)
-        yield TaggedOutput(FAILED, bad)
+        return TaggedOutput(FAILED, bad)
 
     def write(self, elements: list[tuple[Prediction, ...]]) -> Iterator[parts.RowFile]:
         """Writes one Parquet file."""
@@ -225,7 +234,7 @@ class WriteTable(beam.PTransform):
       inputs: exactly one number: the images that came in.
       kept: the rows of earlier runs that stay, or None.
       already_done: exactly one number: the images left out because their rows are kept; None: none.
-      failures: the dead letter's folder.
+      failures: where failures go: a folder, a table's name, or a letter made of either.
       job: the job's name, for ``beam-vision redrive``.
       attempt: stands in each failure made here.
       flush: when gathered rows are staged.
@@ -238,7 +247,7 @@ class WriteTable(beam.PTransform):
         settings: RowSettings,
         *,
         inputs: beam.PCollection,
-        failures: str,
+        failures: str | Letter,
         kept: beam.PCollection | None = None,
         already_done: beam.PCollection | None = None,
         job: str = "",
@@ -252,7 +261,7 @@ class WriteTable(beam.PTransform):
         self._inputs = inputs
         self._kept = kept
         self._already_done = already_done
-        self._failures = failures
+        self._letter = letter_beside(failures, output.folder) if isinstance(failures, str) else failures
         self._job = job
         self._attempt = attempt
         self._flush = flush or Flush()
@@ -261,13 +270,11 @@ class WriteTable(beam.PTransform):
     def expand(self, outcome: Outcome) -> beam.PCollection:
         """Stages, decides, writes the parts, commits, cleans up: each once the one before has ended."""
         good, failed = outcome
-        folder = self._failures
-        stage_rows = StageRows(self._output, self._settings, self._flush, attempt=self._attempt)
-        rows = good | "StageRows" >> beam.ParDo(stage_rows).with_outputs(FAILED, main="staged")
+        rows = good | "StageRows" >> beam.ParDo(self.stage_rows()).with_outputs(FAILED, main="staged")
         staged_failures = (
             (failed, rows[FAILED])
             | "AllFailures" >> beam.Flatten()
-            | "StageFailures" >> beam.ParDo(StageFailures(folder, self._output.run_id))
+            | "StageFailures" >> beam.ParDo(StageFailures(self._letter.folder, self._output.run_id))
         )
         facts = {"staged": AsList(rows.staged), "failures": AsList(staged_failures)}
         if self._kept is not None:
@@ -277,31 +284,29 @@ class WriteTable(beam.PTransform):
         plan = self._inputs | "PlanCommit" >> beam.Map(
             _plan, self._output, self._settings, self._part_bytes, **facts
         )
+        steps = self.steps()
         written = (
             plan
             | "Tasks" >> beam.FlatMap(lambda plan: plan.tasks)
             | "SpreadTasks" >> beam.Reshuffle()
-            | "WriteParts" >> beam.Map(parts.write_part, self._output.staging("parts"), self._settings)
+            | "WriteParts" >> beam.Map(steps.write_part)
         )
         return (
             plan
-            | "Commit" >> beam.Map(_commit, AsList(written), self._output, self._settings, folder, self._job)
+            | "Commit" >> beam.Map(steps.commit, AsList(written))
             | "CommittedOnce" >> beam.Reshuffle()  # a retry may commit again; what is staged must be there
-            | "CleanUp" >> beam.Map(_clean, self._output, folder)
+            | "CleanUp" >> beam.Map(steps.clean)
         )
+
+    def stage_rows(self) -> StageRows:
+        """What stages the rows."""
+        return StageRows(self._output, self._settings, self._flush, attempt=self._attempt)
+
+    def steps(self) -> Steps:
+        """What writes parts, commits and cleans up."""
+        return FolderSteps(self._output, self._settings, self._letter, self._job)
 
 
 def _plan(inputs: int, output: OutputPlan, settings: RowSettings, part_bytes: int, **facts: Any) -> Commit:
     facts = {"kept": [], "already_done": 0, **facts}
     return plan_commit(output, settings, inputs=inputs, part_bytes=part_bytes, **facts)
-
-
-def _commit(
-    plan: Commit, written: list[Part], output: OutputPlan, settings: RowSettings, failures: str, job: str
-) -> TableManifest:
-    return commit(output, settings, plan, written, failures=failures, job=job)
-
-
-def _clean(manifest: TableManifest, output: OutputPlan, failures: str) -> TableManifest:
-    clean(output, manifest, failures=failures)
-    return manifest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from beam_vision.sources import boxes_csv, coco, listing, manifest, tfrecord, voc, yolo
+from beam_vision.sources import boxes_csv, coco, listing, manifest, tfrecord, voc, warehouse, yolo
 from beam_vision.sources.pairs import Pair
 from beam_vision.sources.spec import SourceSpec, resolve
 from beam_vision.types import Failure, ImageRef
@@ -40,13 +40,15 @@ def read_truth(
 
 
 def list_refs(spec: SourceSpec) -> Iterator[listing.Found]:
-    """The refs of a folder, of patterns, or of one file with rows or annotations."""
+    """The refs of a folder, of patterns, of rows in BigQuery, or of one file with rows or annotations."""
     if spec.format == "folder":
         return listing.list_folder(spec.path)
     if spec.format == "glob":
         return listing.list_patterns(spec.paths)
     if spec.format == "coco":
         return coco.read_coco(spec.path, root=spec.image_root, boxes_on=spec.boxes_on)
+    if spec.rows is not None:
+        return warehouse.list_rows(spec.rows, root=spec.image_root, boxes_on=spec.boxes_on)
     if spec.format == "csv" and boxes_csv.has_corners(spec.path):
         return boxes_csv.read_boxes_csv(spec.path, root=spec.image_root, boxes_on=spec.boxes_on)
     return manifest.read_manifest(spec.path, spec.format, root=spec.image_root, boxes_on=spec.boxes_on)

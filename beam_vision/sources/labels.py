@@ -7,10 +7,12 @@ import difflib
 import functools
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from beam_vision.errors import Reason, VisionError
+from beam_vision.errors import Reason, Stage, VisionError
+from beam_vision.failures import failure
 from beam_vision.sources.checked import Checked
-from beam_vision.types import ImageRef
+from beam_vision.types import Failure, ImageRef
 
 
 def check_labels(labels: Sequence[str], classes: tuple[str, ...]) -> None:
@@ -39,6 +41,17 @@ def with_known_boxes(ref: ImageRef, classes: tuple[str, ...]) -> ImageRef:
         else:
             known.boxes.append(box)
     return dataclasses.replace(ref, **known.fields)
+
+
+def with_known_labels(found: Any, classes: tuple[str, ...]) -> Any:
+    """What a source lists, with its labels and its boxes' checked; a ref with an unknown one is a Failure."""
+    if isinstance(found, Failure):
+        return found
+    try:
+        check_labels(found.labels, classes)
+    except VisionError as error:
+        return failure(error, found, Stage.SOURCE)
+    return with_known_boxes(found, classes) if isinstance(found, ImageRef) else found
 
 
 def known_are(names: Iterable[str]) -> str:

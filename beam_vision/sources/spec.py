@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 from beam_vision import storage
 from beam_vision.errors import Reason, UsageError
-from beam_vision.sources import boxes_csv, coco, listing, manifest, voc, yolo
+from beam_vision.sources import boxes_csv, coco, listing, manifest, voc, warehouse, yolo
 from beam_vision.sources.checked import BOXES_ON
 from beam_vision.sources.files import is_image_name, is_shard_name, read_error
 from beam_vision.sources.rows import ROWS
+from beam_vision.warehouse.names import is_bigquery
 
-FORMATS = ("auto", "folder", "glob", "csv", "jsonl", "parquet", "tfrecord", "coco", "voc", "yolo")
+FORMATS = ("auto", "folder", "glob", "csv", "jsonl", "parquet", "tfrecord", "coco", "voc", "yolo", "bigquery")
 TFRECORD_KIND = "beam-vision tfrecords"
 _MANIFESTS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".json": "coco"}
 _YAMLS = (".yaml", ".yml")
@@ -31,12 +32,14 @@ class SourceSpec:
         a ``/`` at its end.
       image_root: as asked for, absolute; empty for formats that have none.
       boxes_on: what annotated boxes are drawn on: ``auto``, ``upright`` or ``stored``.
+      rows: of BigQuery: which are read; ``paths`` is then the table's URI, or the query itself.
     """
 
     format: str
     paths: tuple[str, ...]
     image_root: str = ""
     boxes_on: str = "auto"
+    rows: warehouse.Rows | None = None
 
     @property
     def path(self) -> str:
@@ -51,13 +54,16 @@ def resolve(
     boxes_on: str = "auto",
     *,
     need_images: bool = True,
+    query: str = "",
+    query_project: str = "",
+    max_bytes_billed: int = 0,
 ) -> SourceSpec:
     """Finds out what ``images`` is, and checks that it is there and readable as that.
 
-    ``auto`` takes, in this order: an existing folder (whatever characters its name holds) as a TFRecord
-    dataset if it has our manifest or no images but shards, as VOC if it has ``Annotations/`` and
-    ``JPEGImages/``, as YOLO if it has a ``data.yaml`` with class names or ``images/`` and texts in
-    ``labels/``, else as a folder of class folders; an existing file as COCO, a manifest, YOLO's
+    ``auto`` takes, in this order: ``bigquery://`` as a table; an existing folder (whatever characters its
+    name holds) as a TFRecord dataset if it has our manifest or no images but shards, as VOC if it has
+    ``Annotations/`` and ``JPEGImages/``, as YOLO if it has a ``data.yaml`` with class names or ``images/``
+    and texts in ``labels/``, else as a folder of class folders; an existing file as COCO, a manifest, YOLO's
     ``data.yaml``, a shard or a single image, by its extension; anything with wildcards or commas as
     patterns. A comma always parts patterns, unless the whole text is the path of something local: in a
     pattern write ``?`` for a comma of a file's name.
@@ -70,6 +76,10 @@ def resolve(
       boxes_on: one of :data:`BOXES_ON`: whether annotated boxes are drawn on the upright image or on its
         pixels as stored; ``auto``: upright for rows of manifests, else what has the annotated size.
       need_images: whether COCO's images must be there.
+      query: in place of ``images``: a SELECT in GoogleSQL that gives a row an image.
+      query_project: reads from BigQuery and is billed (default: the table's, or of a query the first
+        table's).
+      max_bytes_billed: a query that would be billed for more is refused; 0: no limit.
 
     Raises:
       UsageError: nothing is there, it isn't of that format, or a file of annotations is not usable.
@@ -78,8 +88,19 @@ def resolve(
         raise UsageError(f"--boxes_on {boxes_on} is none of {', '.join(BOXES_ON)}")
     if format not in FORMATS:
         raise UsageError(f"--format {format} is none of {', '.join(FORMATS)}")
+    if query or is_bigquery(images) or format == "bigquery":
+        if query and (images or format not in ("auto", "bigquery")):
+            raise UsageError("--query stands in place of --images and --format; give one of them")
+        rows = warehouse.find(images, query, project=query_project, most_bytes=max_bytes_billed)
+        root = _root(image_root)
+        return SourceSpec("bigquery", (warehouse.uri_of(rows),), root, boxes_on, rows)
+    if query_project or max_bytes_billed:
+        raise UsageError("--query_project and --max_bytes_billed go with --query or a table of BigQuery")
     if not images.strip(" ,"):
-        raise UsageError(f"--images {images!r} is empty; give a folder, a glob, a manifest or TFRecords")
+        raise UsageError(
+            f"--images {images!r} is empty; give a folder, a glob, a manifest, TFRecords or a table of "
+            "BigQuery, or --query"
+        )
     try:
         spec = _resolve(images, _find_format(images) if format == "auto" else format, image_root)
         _check(spec, need_images)
@@ -143,10 +164,15 @@ def _rooted_spec(images: str, format: str, image_root: str) -> SourceSpec:
     if (is_folder and format not in ("voc", "yolo")) or not (is_folder or _exists(images)):
         what = {"coco": "JSON file", "yolo": "folder or data.yaml"}.get(format, "manifest")
         raise UsageError(f"--images {images} is not an existing file; --format {format} needs one {what}")
+    root = _root(image_root)
+    path = storage.absolute(images).rstrip("/") or "/"
+    return SourceSpec(format, (path,), root)
+
+
+def _root(image_root: str) -> str:
     if image_root and not storage.is_remote(image_root) and not _is_folder(image_root):
         raise UsageError(f"--image_root {image_root} is not a folder")
-    path = storage.absolute(images).rstrip("/") or "/"
-    return SourceSpec(format, (path,), storage.absolute(image_root).rstrip("/") if image_root else "")
+    return storage.absolute(image_root).rstrip("/") if image_root else ""
 
 
 def _check(spec: SourceSpec, need_images: bool) -> None:

@@ -18,11 +18,12 @@ from beam_vision.failures import FAILED, Outcome, failure
 from beam_vision.sources import annotations as annotated
 from beam_vision.sources import listing, tfrecord
 from beam_vision.sources.files import MAX_FILE_BYTES
-from beam_vision.sources.labels import check_labels, with_known_boxes
+from beam_vision.sources.labels import with_known_labels
 from beam_vision.sources.pairs import Pair
 from beam_vision.sources.reader import ImageReader
 from beam_vision.sources.select import SelectKeys
 from beam_vision.sources.spec import SourceSpec, resolve
+from beam_vision.sources.warehouse_transforms import ReadRowsDoFn, SnapshotRowsDoFn
 from beam_vision.types import EncodedImage, Failure, ImageRef
 
 READ_BATCH = 256
@@ -52,7 +53,8 @@ class ListImages(beam.PTransform):
     """PBegin -> Outcome(PCollection[ImageRef] with each key once, PCollection[Failure]).
 
     Args:
-      images: see :func:`~beam_vision.sources.spec.resolve`.
+      images: see :func:`~beam_vision.sources.spec.resolve`; or what that gave (the next three are then
+        settled).
       format: what ``images`` is; ``auto`` finds out.
       image_root, boxes_on: see :func:`~beam_vision.sources.spec.resolve`.
       limit: only the first so many inputs, sorted by key; what is beyond is no input. 0: all.
@@ -68,7 +70,7 @@ class ListImages(beam.PTransform):
 
     def __init__(
         self,
-        images: str,
+        images: str | SourceSpec,
         *,
         format: str = "auto",
         image_root: str = "",
@@ -85,9 +87,11 @@ class ListImages(beam.PTransform):
 
     def expand(self, begin: beam.pvalue.PBegin) -> Outcome:
         """Lists, and keeps each key once."""
-        spec = resolve(*self._source)
+        spec = _resolved(*self._source)
         if spec.format == "tfrecord":
-            raise UsageError(f"{self._source[0]} holds TFRecords; this job needs the image files themselves")
+            raise UsageError(
+                f"{', '.join(spec.paths)} holds TFRecords; this job needs the image files themselves"
+            )
         selected = list_source(begin, spec, classes=self._classes) | "SelectKeys" >> self._select
         return Outcome(selected.refs, selected.failed)
 
@@ -140,7 +144,7 @@ class OpenImages(beam.PTransform):
 
     def __init__(
         self,
-        images: str,
+        images: str | SourceSpec,
         *,
         format: str = "auto",
         image_root: str = "",
@@ -169,9 +173,11 @@ class OpenImages(beam.PTransform):
 
     def expand(self, begin: beam.pvalue.PBegin) -> Opened:
         """Lists, selects and reads."""
-        spec = resolve(*self._source)
+        spec = _resolved(*self._source)
         if self._whole and spec.format != "tfrecord":
-            raise UsageError(f"{self._source[0]} is no TFRecord dataset, and whole records were asked for")
+            raise UsageError(
+                f"{', '.join(spec.paths)} is no TFRecord dataset, and whole records were asked for"
+            )
         listed = list_source(begin, spec, classes=self._classes, whole_records=self._whole)
         selected = listed | "SelectKeys" >> self._select
         reader = self._read_records if spec.format == "tfrecord" else self._read_files
@@ -238,7 +244,18 @@ def list_source(
             | "ReadPairs" >> beam.ParDo(ReadPairDoFn(spec, classes=classes))
         )
         return (read, pairs[FAILED]) | "AllListed" >> beam.Flatten()
+    if spec.rows is not None:
+        return (
+            start
+            | "SnapshotRows" >> beam.ParDo(SnapshotRowsDoFn())
+            | "ShareStreams" >> beam.Reshuffle()
+            | "ReadRows" >> beam.ParDo(ReadRowsDoFn(spec, classes=classes))
+        )
     return start | "List" >> beam.ParDo(ListDoFn(classes=classes))
+
+
+def _resolved(images: str | SourceSpec, *settings: str) -> SourceSpec:
+    return images if isinstance(images, SourceSpec) else resolve(images, *settings)
 
 
 class ListDoFn(beam.DoFn):
@@ -257,7 +274,7 @@ class ListDoFn(beam.DoFn):
             if isinstance(found, listing.Skipped):
                 metrics.count(metrics.SKIPPED_FILES)
             else:
-                yield found.key, _with_known_labels(found, self._classes)
+                yield found.key, with_known_labels(found, self._classes)
 
 
 class ListPairsDoFn(beam.DoFn):
@@ -293,7 +310,7 @@ class ReadPairDoFn(beam.DoFn):
     def process(self, pair: Pair) -> Iterator[tuple[str, Any]]:
         """Reads one file of annotations."""
         found = self._read(pair)
-        yield found.key, _with_known_labels(found, self._classes)
+        yield found.key, with_known_labels(found, self._classes)
 
 
 class ListShardsDoFn(beam.DoFn):
@@ -325,7 +342,7 @@ class ScanShardDoFn(beam.DoFn):
     def process(self, path: str) -> Iterator[tuple[str, Any]]:
         """Reads the shard and drops the images."""
         for found in tfrecord.scan_shard(path, whole=self._whole):
-            yield found.key, _with_known_labels(found, self._classes)
+            yield found.key, with_known_labels(found, self._classes)
 
 
 class ReadDoFn(beam.DoFn):
@@ -383,16 +400,6 @@ class ReadChunkDoFn(beam.DoFn):
                 yield TaggedOutput(FAILED, failure(read, bad, Stage.READ, **self._stamp))
             else:
                 yield _opened(read)
-
-
-def _with_known_labels(found: Any, classes: tuple[str, ...]) -> Any:
-    if isinstance(found, Failure):
-        return found
-    try:
-        check_labels(found.labels, classes)
-    except VisionError as error:
-        return failure(error, found, Stage.SOURCE)
-    return with_known_boxes(found, classes) if isinstance(found, ImageRef) else found
 
 
 def _opened(image: EncodedImage) -> EncodedImage:

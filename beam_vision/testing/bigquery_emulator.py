@@ -11,11 +11,14 @@ import json
 import subprocess
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 from beam_vision.errors import JobError
 from beam_vision.warehouse import clients
 from beam_vision.warehouse.names import TableName
+
+_THREADS = 256
 
 
 class Emulator:
@@ -119,12 +122,14 @@ async def _serve(answer: IO[str]) -> None:
     from bqemulator.storage.engine import DuckDBEngine
     from bqemulator.versioning.snapshots import SnapshotManager
 
-    DuckDBEngine._load_spatial = lambda _: None  # type: ignore[method-assign]
+    DuckDBEngine._load_spatial = lambda _: None  # type: ignore[method-assign, assignment]
     SnapshotManager.capture = lambda *_, **__: None  # type: ignore[method-assign, assignment]
-    write_servicer._table_arrow_schema = lambda meta: tabledata._build_arrow_schema(
-        [each.model_dump() for each in meta.schema_.fields]
+    write_servicer._table_arrow_schema = lambda table_meta: tabledata._build_arrow_schema(
+        [each.model_dump() for each in table_meta.schema_.fields]
     )
     settings = Settings(rest_port=0, grpc_port=0, enable_format_extensions=False, log_level=LogLevel.ERROR)
+    # each open connection of the Storage APIs holds a thread, and by default there are six
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
     server = EmulatorServer(settings)
     await server.start()
     answer.write(json.dumps({"rest": server.rest_url, "grpc": server.grpc_endpoint}) + "\n")

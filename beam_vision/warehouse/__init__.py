@@ -1,1 +1,1 @@
-"""BigQuery: names, clients, the tables' forms there, and the ways in and out. Used by sinks, sources, search."""
+"""BigQuery: names, clients, the tables' forms there, the ways in and out. For sinks, sources and search."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +24,8 @@ EMULATOR_GRPC = "BIGQUERY_EMULATOR_GRPC"
 _ATTEMPTS = 6
 _FIRST_WAIT_SEC = 0.5
 _LONGEST_WAIT_SEC = 30.0
+_REQUEST = re.compile(r"^(?:GET|POST|PUT|PATCH|DELETE) https?://\S+: ")
+"""How the client begins what it says of an error: with the request, which helps nobody."""
 _CHANNEL = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 T = TypeVar("T")
@@ -177,11 +180,15 @@ def explain(
 
     name = f"table {what.path}" if isinstance(what, TableName) else f"project {what}"
     reason = " ".join(str(getattr(error, "message", "") or error).split())
+    reason = _REQUEST.sub("", reason)
     if isinstance(error, exceptions.NotFound):
-        made = ""
+        remedy = ""
         if isinstance(what, TableName):
-            made = f"; a dataset is made by: bq mk --dataset {what.project}:{what.dataset}"
-        return UsageError(f"BigQuery: {name}: not found ({reason}){made}")
+            dataset = f"{what.project}:{what.dataset}"
+            remedy = f"; what is there is listed by: bq ls {dataset}"
+            if "not found: dataset" in reason.lower():
+                remedy = f"; a dataset is made by: bq mk --dataset {dataset}"
+        return UsageError(f"BigQuery: {name}: not found ({reason}){remedy}")
     if isinstance(error, exceptions.Forbidden | exceptions.Unauthorized):
         return UsageError(
             f"BigQuery: {name}: refused ({reason}); the account that runs this needs {role}, and "

@@ -32,7 +32,7 @@ def parser():
 def test_help_shows_types_choices_defaults_and_an_example():
     text = " ".join(parser().format_help().split())
     assert "labels for each image (int, default: 5)" in text
-    assert "{auto,folder,glob,csv,jsonl,parquet,tfrecord,coco,voc,yolo}" in text
+    assert "{auto,folder,glob,csv,jsonl,parquet,tfrecord,coco,voc,yolo,bigquery}" in text
     assert "beam-vision example ..." in text
     assert "where to write (str, required)" in text
 

@@ -248,7 +248,7 @@ def test_preflight_says_what_would_be_done_and_does_nothing(predict, lake, tmp_p
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--output", "bigquery://p.d.t"], "not a destination yet"),
+        (["--output", "bigquery://p.d.t"], "is not a table of BigQuery: 'p' is not a project's id"),
         (["--output", "pubsub://projects/p/topics/t"], "not a destination yet"),
         (["--output", "nowhere://bucket/table"], "no place for a table"),
         (["--images", "/nowhere"], "/nowhere does not exist"),

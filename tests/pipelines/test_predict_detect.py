@@ -150,7 +150,7 @@ def test_a_row_a_box_says_the_same_and_loses_no_image(predict, lake, tmp_path, c
 @pytest.mark.parametrize(
     ("rows_are", "statement"),
     [
-        ("images", "SELECT box.label, count(*) AS n FROM images, unnest(boxes) AS found(box) GROUP BY ALL"),
+        ("images", "SELECT box.label, count(*) AS n FROM images, UNNEST(boxes) AS box GROUP BY ALL"),
         ("boxes", "SELECT prediction AS label, count(*) AS n FROM images WHERE box >= 0 GROUP BY ALL"),
     ],
 )

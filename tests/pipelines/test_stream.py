@@ -346,7 +346,8 @@ def test_runners_that_lose_messages_are_refused(run, capsys, runner, why):
         (["--output", "pubsub://projects/proj/topics/rows"], "what fails would be lost"),
         (["--failures", "/tmp/x"], "must be pubsub://"),
         (["--tile", "64"], "goes with --task detect"),
-        (["--output", "bigquery://p.d.t"], "rows go to a folder"),
+        (["--output", "bigquery://p.d.t"], "is not a table of BigQuery"),
+        (["--output", "mongodb://host/t"], "rows go to a folder"),
     ],
 )
 def test_options_that_cannot_be_are_clear_errors(run, capsys, more, says):

@@ -21,11 +21,11 @@ def model(tmp_path_factory):
 def submit(model, tmp_path):
     """Runs the job's own code with DataflowRunner; gives the job and the pipeline that it would send."""
 
-    def submit(*beam_args, input="pubsub://projects/my-project/subscriptions/frames", **given):
+    def submit(*beam_args, input="pubsub://projects/my-project/subscriptions/frames", output="", **given):
         options = stream.Options(
             task="classify",
             input=input,
-            output=f"{tmp_path}/table,pubsub://projects/my-project/topics/rows",
+            output=output or f"{tmp_path}/table,pubsub://projects/my-project/topics/rows",
             model=model,
             check_model=False,
             **given,
@@ -57,6 +57,19 @@ def test_the_same_steps_become_a_streaming_job(submit):
     steps = ("ParseMessages", "DropRepeats", "FetchFrames", "WatchCameras", "BatchFrames", "InferFrames")
     assert {*steps, "MakeRows", "CountWindows", "WriteWindows", "PublishRows", "ReadMessages"} <= names
     assert not {"ReadFeed", "ShowObservations"} & names, "only a local run has these"
+
+
+def test_rows_go_to_bigquery_and_no_shuffle_is_added_for_it(submit, warehouse):
+    _, proto = submit(output=warehouse.uri("live"))
+    names = {item.unique_name.split("/")[0] for item in proto.components.transforms.values()}
+    assert "AppendRows" in names
+    assert "WriteWindows" not in names
+    within = [
+        item for item in proto.components.transforms.values() if item.unique_name.startswith("AppendRows/")
+    ]
+    assert not [item for item in within if item.spec.urn == "beam:transform:group_by_key:v1"]
+    made = warehouse.tables()
+    assert {"live", "live_counts", "live_failures", "live_once", "live_counts_once"} <= set(made)
 
 
 def test_the_read_drops_repetitions_and_takes_times_where_it_is_told_to(submit):

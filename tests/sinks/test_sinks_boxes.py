@@ -245,7 +245,7 @@ def test_sql_counts_boxes_in_both_kinds_of_tables(tmp_path):
     made = [found("a"), found("b", ()), found("c", (CAT,))]
     write(tmp_path / "images", RUNS[0], made, IMAGES, inputs=3)
     write(tmp_path / "boxes", RUNS[0], made, BOXES, inputs=3)
-    nested = "SELECT box.label, count(*) FROM images, unnest(boxes) AS found(box) GROUP BY ALL"
+    nested = "SELECT box.label, count(*) FROM images, UNNEST(boxes) AS box GROUP BY ALL"
     flat = "SELECT prediction, count(box) FROM images WHERE box IS NOT NULL GROUP BY ALL"
     assert answer(tmp_path / "images", nested) == [("cat", 2), ("dog", 1)]
     assert answer(tmp_path / "boxes", flat) == [("cat", 2), ("dog", 1)]

@@ -15,6 +15,7 @@ from beam_vision.failures import Outcome
 from beam_vision.sinks import output, parts
 from beam_vision.sinks.commit import clean, commit, plan_commit
 from beam_vision.sinks.failures import read_failures
+from beam_vision.sinks.letters import FolderLetter
 from beam_vision.sinks.rows import RowSettings
 from beam_vision.sinks.staging import Flush
 from beam_vision.sinks.transforms import ReadKept, StageFailures, StageRows, WriteTable
@@ -243,7 +244,9 @@ def commit_steps(folder, run_id, keys, resume=False):
     written = [parts.write_part(task, plan.staging("parts"), SETTINGS) for task in decided.tasks]
 
     def finish():
-        return commit(plan, SETTINGS, decided, written, failures=f"{folder}/failures", job="predict")
+        return commit(
+            plan, SETTINGS, decided, written, letter=FolderLetter(f"{folder}/failures"), job="predict"
+        )
 
     return plan, finish
 
@@ -258,7 +261,7 @@ def test_until_the_commit_nothing_shows_and_doing_the_commit_again_gives_the_sam
     }
     assert finish() == first
     for _ in range(2):
-        clean(plan, first, failures=f"{tmp_path}/failures")
+        clean(plan, first, letter=FolderLetter(f"{tmp_path}/failures"))
         assert list(rows(tmp_path)) == ["b", "c"]
     assert not (tmp_path / ".staging").exists()
 
@@ -357,7 +360,7 @@ def test_a_folder_of_another_kind_and_a_file_are_refused(tmp_path):
         output.plan_output(str(tmp_path / "manifest.json"), RUNS[0], SETTINGS)
 
 
-@pytest.mark.parametrize("folder", ["bigquery://p.d.t", "pubsub://projects/p/topics/t"])
+@pytest.mark.parametrize("folder", ["pubsub://projects/p/topics/t"])
 def test_destinations_that_are_not_there_yet(folder):
     with pytest.raises(UsageError, match="not a destination yet"):
         output.plan_output(folder, RUNS[0], SETTINGS)
