@@ -11,6 +11,7 @@ from beam_vision import storage, table
 from beam_vision.errors import UsageError
 from beam_vision.pipelines import job as jobs
 from beam_vision.pipelines.options import make_parser, option, parse
+from beam_vision.warehouse.names import is_bigquery
 
 if TYPE_CHECKING:
     from beam_vision.search.build import Built
@@ -24,7 +25,11 @@ EXAMPLE = "beam-vision build-index --table embedded/ --output index/ --recall_ta
 class Options:
     """What ``build-index`` takes."""
 
-    table: str = option(help="the table with the embeddings, as predict writes it", metavar="DEST")
+    table: str = option(
+        help="the table with the embeddings, as predict writes it: a folder, or "
+        "bigquery://PROJECT.DATASET.TABLE",
+        metavar="DEST",
+    )
     output: str = option(help="folder for the index; one that is there is replaced at once", metavar="INDEX")
     recall_target: float = option(
         None,
@@ -41,6 +46,15 @@ class Options:
     incremental: bool = option(
         False, help="change the index that is there to what the table holds now: add, replace, delete"
     )
+    since: str = option(
+        "",
+        help="as --incremental, but read only rows that were written since: a time (ISO; UTC where it has no "
+        "zone), or last: where the index stopped reading. Of all other rows only the keys are read",
+        metavar="TIME",
+    )
+    compact: bool = option(
+        False, help="with --incremental or --since, train the index anew even where few rows changed"
+    )
     skip_bad_vectors: bool = option(
         False, help="leave out vectors that are missing, zero, not finite or of another dimension"
     )
@@ -49,35 +63,54 @@ class Options:
 
 
 def preflight(options: Options) -> dict[str, Any]:
-    """What would be built, from the table's manifest.
+    """What would be built, from what the table says of itself.
 
     Raises:
-      UsageError: there is no table or, for ``--incremental``, no index; or the output is the folder of
-        something else.
+      UsageError: there is no table or, for ``--incremental`` and ``--since``, no index; or the output is the
+        folder of something else.
     """
-    from beam_vision.search import build, bundle
+    from beam_vision.search import build, bundle, since
 
-    parts = table.part_paths(options.table)
-    manifest = table.read_manifest(options.table)
     output = bundle.local_folder(options.output)
     there = os.path.exists(storage.join(output, bundle.MANIFEST))
-    if there or options.incremental:
-        bundle.read_manifest(output)
-    if manifest is not None and manifest.embedding_dim is None:
+    updates = options.incremental or bool(options.since)
+    if options.compact and not updates:
         raise UsageError(
-            f"the table at {options.table} has no embeddings; `beam-vision predict --task embed` makes them"
+            "--compact goes with --incremental or --since; without them all is built anew anyway"
         )
+    if there or updates:
+        manifest = bundle.read_manifest(output)
+        if options.since:
+            since.moment_of(options.since, manifest, options.table)
+    facts = _facts(options.table)
     backend = options.backend or "auto"
-    if manifest is not None and backend == "auto" and not options.incremental:
-        backend = build.choose_backend(manifest.rows)
+    if facts["rows"] and backend == "auto" and not updates:
+        backend = build.choose_backend(facts["rows"])
     return {
         "table": options.table,
+        **facts,
+        "output": output,
+        "does": "update" if updates else "replace" if there else "create",
+        "backend": backend,
+    }
+
+
+def _facts(place: str) -> dict[str, Any]:
+    """The rows and the dimension of a table, None where it doesn't say; of a folder also its parts."""
+    if is_bigquery(place):
+        from beam_vision.search.places import Warehouse
+
+        found = Warehouse(place)
+        return {"parts": None, "rows": found.rows() or None, "dimension": found.dimension}
+    parts, manifest = table.part_paths(place), table.read_manifest(place)
+    if manifest is not None and manifest.embedding_dim is None:
+        raise UsageError(
+            f"the table at {place} has no embeddings; `beam-vision predict --task embed` makes them"
+        )
+    return {
         "parts": len(parts),
         "rows": manifest.rows if manifest else None,
         "dimension": manifest.embedding_dim if manifest else None,
-        "output": output,
-        "does": "update" if options.incremental else "replace" if there else "create",
-        "backend": backend,
     }
 
 
@@ -91,13 +124,15 @@ def run(argv: list[str]) -> int:
     from beam_vision.search import build
 
     start = time.monotonic()
-    made = {"skip_bad_vectors": options.skip_bad_vectors, "progress": jobs.say}
-    if options.incremental:
+    made: dict[str, Any] = {"skip_bad_vectors": options.skip_bad_vectors, "progress": jobs.say}
+    if options.incremental or options.since:
         built = build.update(
             options.table,
             options.output,
             recall_target=options.recall_target,
             backend=options.backend or None,
+            since=options.since,
+            compact=options.compact,
             **made,
         )
     else:

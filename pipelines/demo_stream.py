@@ -158,8 +158,8 @@ def show_sql(places: Places) -> None:
     from beam_vision.pipelines.demo_stages import call
 
     statement = (
-        "SELECT camera, substr(model_digest, 1, 12) AS model, count(*) AS rows, "
-        "round(quantile_cont(total_ms, 0.95)) AS p95_ms, mode(prediction) AS most_seen "
-        "FROM images GROUP BY ALL ORDER BY ALL"
+        "SELECT camera, SUBSTR(model_digest, 1, 12) AS model, COUNT(*) AS images, "
+        "ROUND(APPROX_QUANTILES(total_ms, 100)[OFFSET(95)]) AS p95_ms, COUNT(DISTINCT prediction) AS labels "
+        "FROM images GROUP BY ALL ORDER BY 1, 2"
     )
     call(["sql", statement, "--table", places.table])

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from beam_vision.search.index import Found, Index
+    from beam_vision.search.nearest import TableSearch
+
+    Opened = Index | TableSearch
 
 NAME = "search"
 DESCRIPTION = "Finds the images most like a file, like an image of the index, or like a vector."
@@ -24,6 +27,7 @@ EXAMPLE = (
     "--where \"label = 'cat' AND attributes['camera'] = 'a'\""
 )
 CELL_CHARS = 100
+ENGINES = ("auto", "numpy", "duckdb", "bigquery")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,21 @@ class Options(ModelFactOptions):
     """What ``search`` takes."""
 
     index: str = option("", help="the index to search, as build-index makes it", metavar="INDEX")
-    table: str = option("", help="or a table of embeddings, searched exactly", metavar="DEST")
+    table: str = option(
+        "",
+        help="or a table of embeddings: a folder, or bigquery://PROJECT.DATASET.TABLE; with --index too, the "
+        "index finds and this table's columns are shown as they are now",
+        metavar="DEST",
+    )
+    engine: str = option(
+        "auto",
+        help="what searches a --table: numpy and duckdb compare every row here; bigquery uses the table's "
+        "vector index where that gives k images; auto: bigquery for a table there, else numpy",
+        choices=ENGINES,
+    )
+    max_bytes_billed: int = option(
+        0, help="BigQuery refuses a query that would be billed for more bytes; 0: no limit", metavar="BYTES"
+    )
     image: str = option("", help="find images like this file; needs --model", metavar="FILE")
     model: str = option("", help="the model that made the table, for --image", metavar="DIR")
     key: str = option("", help="or like this image of the index", metavar="KEY")
@@ -40,11 +58,12 @@ class Options(ModelFactOptions):
     )
     k: int = option(10, help="how many images a query", metavar="K")
     where: str = option(
-        "", help="only images for which this SQL expression over the columns is true", metavar="SQL"
+        "", help="only images for which this GoogleSQL expression over the columns is true", metavar="SQL"
     )
     skip_bad_vectors: bool = option(
         False,
-        help="with --table, leave out vectors that are missing, zero, not finite or of another dimension",
+        help="of a --table searched by numpy, leave out vectors that are missing, zero, not finite or of "
+        "another dimension",
     )
     include_self: bool = option(False, help="with --key, leave that image among the results")
     output_format: str = option("table", help="how to print", choices=("table", "json"))
@@ -55,15 +74,43 @@ def preflight(options: Options) -> dict[str, Any]:
     """What would be searched for, and where.
 
     Raises:
-      UsageError: not one of ``--index`` and ``--table``, or not one kind of query.
+      UsageError: neither ``--index`` nor ``--table``, or not one kind of query, or an engine that can't.
     """
-    place = _one_of(options, "index", "table")
+    place = "index" if options.index else _one_of(options, "index", "table")
     query = _one_of(options, "image", "key", "vector")
+    if place == "index" and options.engine != "auto":
+        raise UsageError(f"--engine {options.engine} searches a --table; --index searches itself")
+    engine = engine_of(options) if place == "table" else "index"
     if (query == "image") != bool(options.model):
         raise UsageError("--image FILE and --model DIR go together: the model that made the table")
     if options.k < 1:
         raise UsageError(f"--k is at least 1, not {options.k}")
-    return {"place": place, place: getattr(options, place), "query": query, query: getattr(options, query)}
+    return {
+        "place": place,
+        place: getattr(options, place),
+        "engine": engine,
+        "query": query,
+        query: getattr(options, query),
+    }
+
+
+def engine_of(options: Options) -> str:
+    """``numpy``, ``duckdb`` or ``bigquery``.
+
+    Raises:
+      UsageError: the engine that was asked for can't search the table.
+    """
+    from beam_vision.warehouse.names import is_bigquery, parse_table
+
+    there = is_bigquery(options.table)
+    if there:
+        parse_table(options.table, option="--table")
+    if options.engine == "auto":
+        return "bigquery" if there else "numpy"
+    if there != (options.engine == "bigquery") and options.engine != "numpy":
+        others = "bigquery or numpy" if there else "numpy or duckdb"
+        raise UsageError(f"--engine {options.engine} can't search {options.table}: take {others}")
+    return options.engine
 
 
 def _one_of(options: Options, *names: str) -> str:
@@ -80,20 +127,58 @@ def run(argv: list[str]) -> int:
     parser = make_parser(NAME, Options, description=DESCRIPTION, example=EXAMPLE, beam=False)
     options, _ = parse(parser, Options, argv, beam=False)
     plan = preflight(options)
-    from beam_vision.search.index import open_index, open_table
-
-    if plan["place"] == "index":
-        opened = open_index(options.index)
-    else:
-        opened = open_table(options.table, skip_bad_vectors=options.skip_bad_vectors)
+    opened = open_place(options, plan["engine"])
     found, several = find(opened, options)
+    if plan["place"] == "index" and options.table:
+        found = described(found, opened, options)
     for note in found.notes:
         jobs.say(note)
     show(found, several=several, output_format=options.output_format)
     return 0
 
 
-def find(opened: Index, options: Options) -> tuple[Found, bool]:
+def open_place(options: Options, engine: str) -> Opened:
+    """What is searched, ready to be asked.
+
+    Args:
+      options: the job's.
+      engine: ``index``, or as :func:`engine_of` gives it.
+
+    Raises:
+      UsageError: there is no such index or table, or it can't be searched.
+    """
+    from beam_vision.search.index import open_index, open_table
+
+    if engine == "index":
+        return open_index(options.index)
+    if engine == "numpy":
+        return open_table(options.table, skip_bad_vectors=options.skip_bad_vectors)
+    from beam_vision.search.nearest import TableSearch, facts_of
+
+    return TableSearch(facts_of(options.table), max_bytes_billed=options.max_bytes_billed, tell=jobs.say)
+
+
+def described(found: Found, opened: Opened, options: Options) -> Found:
+    """What an index found, with the columns that ``--table`` has for it now.
+
+    Raises:
+      UsageError: there is no such table, or it can't be asked.
+    """
+    from beam_vision.search.index import Index
+    from beam_vision.search.joined import joined
+
+    assert isinstance(opened, Index)
+    return joined(
+        found,
+        options.table,
+        model_digest=opened.model_digest,
+        preprocessing_digest=opened.preprocessing_digest,
+        max_bytes_billed=options.max_bytes_billed,
+        tell=jobs.say,
+    )
+
+
+def find(opened: Opened, options: Options) -> tuple[Found, bool]:
     """The neighbours, and whether there may be several queries.
 
     Raises:
@@ -110,11 +195,10 @@ def find(opened: Index, options: Options) -> tuple[Found, bool]:
     return opened.search(vectors, options.k, where=options.where), vectors.ndim == 2
 
 
-def key_of(asked: str, opened: Index) -> str:
+def key_of(asked: str, opened: Opened) -> str:
     """The key as asked for; or the absolute path it stands for, where that is the key of a local file."""
     path = storage.absolute(asked)
-    known = opened.index.store.row_of
-    return path if asked not in known and path in known else asked
+    return path if not opened.knows(asked) and path != asked and opened.knows(path) else asked
 
 
 def read_vector_file(path: str) -> np.ndarray:
@@ -133,8 +217,8 @@ def read_vector_file(path: str) -> np.ndarray:
         raise UsageError(f"--vector {path} is not a .npy file of numbers: {error}") from error
 
 
-def embed_file(opened: Index, options: Options) -> np.ndarray:
-    """The embedding of an image file, made as the index's vectors were; float32 ``[D]``.
+def embed_file(opened: Opened, options: Options) -> np.ndarray:
+    """The embedding of an image file, made as the vectors searched were; float32 ``[D]``.
 
     Raises:
       DigestMismatch: the model, or how it is shown images, is not what made the index.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from beam_vision import deps, storage
 from beam_vision.errors import DigestMismatch, UsageError
@@ -12,7 +13,8 @@ from beam_vision.search.base import Store, VectorIndex
 from beam_vision.search.bundle import Bundle, IndexManifest
 from beam_vision.search.exact import ExactIndex
 from beam_vision.search.scann_index import HASH, TREE, ScannIndex
-from beam_vision.search.vectors import VectorTable, read_vectors, silent
+from beam_vision.search.since import as_read, moment_of, remember
+from beam_vision.search.vectors import VectorTable, read_changes, read_vectors, silent
 
 AUTO, EXACT = "auto", ExactIndex.backend
 BACKENDS = (AUTO, EXACT, HASH, TREE)
@@ -79,7 +81,8 @@ def build(
     """Makes an index of a table's vectors, tuned to a recall@10 target, and publishes it at ``output``.
 
     Args:
-      table_folder: the table; see :func:`~beam_vision.search.vectors.read_vectors`.
+      table_folder: the table, a folder or ``bigquery://project.dataset.table``; see
+        :func:`~beam_vision.search.vectors.read_vectors`.
       output: the index folder; an index that is there is replaced.
       recall_target: in 0..1, more than 0; where ScaNN can't reach it the index is exact, and says so.
       backend: one of :data:`BACKENDS`; ``auto`` is :func:`choose_backend`.
@@ -102,6 +105,8 @@ def update(
     *,
     recall_target: float | None = None,
     backend: str | None = None,
+    since: str = "",
+    compact: bool = False,
     skip_bad_vectors: bool = False,
     progress: Callable[[str], None] = silent,
 ) -> Built:
@@ -114,6 +119,10 @@ def update(
       table_folder: the table.
       output: the index folder.
       recall_target, backend: None: as it was built.
+      since: a time in ISO's form, or ``last`` (when the index was brought up to date): rows that were written
+        before are taken to be in the index as they are, and only their keys are read, to find those that are
+        gone. Empty: the whole table is read.
+      compact: train anew, even where few rows changed.
       skip_bad_vectors, progress: as for :func:`build`.
 
     Raises:
@@ -130,13 +139,19 @@ def update(
             backend or old.manifest.asked_backend,
             progress,
         )
-        source = read_vectors(table_folder, skip_bad_vectors=skip_bad_vectors, progress=progress)
+        reading: dict[str, Any] = {"skip_bad_vectors": skip_bad_vectors, "progress": progress}
+        if since:
+            moment = moment_of(since, old.manifest, table_folder)
+            source = read_changes(table_folder, moment, as_read(old), **reading)
+        else:
+            source = read_vectors(table_folder, **reading)
         _require_same_makers(old.manifest, source, output)
         added, replaced, deleted = differences(old.index.store, source.store)
         progress(f"{len(added):,} rows to add, {len(replaced):,} to replace, {len(deleted):,} to delete")
-        if not (added or replaced or deleted) and _is_up_to_date(old, source, request):
-            return Built(old.manifest, 0, 0, 0, trained=False)
-        manifest = _change(old, source, request, [*replaced, *added], deleted)
+        same = not (added or replaced or deleted) and _is_up_to_date(old, source, request)
+        if same and not (compact and old.manifest.changed_rows):
+            return Built(remember(old.manifest, source, output), 0, 0, 0, trained=False)
+        manifest = None if compact else _change(old, source, request, [*replaced, *added], deleted)
         trained = manifest is None
         if manifest is None:
             manifest = _make(source, request)
@@ -244,6 +259,7 @@ def _manifest(
         preprocessing_digest=source.preprocessing_digest,
         table=storage.absolute(request.table),
         table_run_id=source.run_id,
+        read_to=source.read_to,
         trained_rows=trained_rows,
         skipped={reason: len(keys) for reason, keys in source.skipped.items()},
         notes=list(notes),

@@ -53,6 +53,7 @@ class IndexManifest:
       query_ms_median, query_ms_p95: milliseconds of one query alone, on the machine that built it.
       model_digest, preprocessing_digest: what made the vectors; ``""``: the table doesn't say.
       table: where the rows came from, and ``table_run_id`` the table's last run.
+      read_to: rows that were written by then are in it; ``--since last`` goes on from there. ``""``: unknown.
       trained_rows: how many rows the backend was trained on.
       changed_rows: rows put in or taken out since.
       skipped: vectors left out, by reason.
@@ -76,6 +77,7 @@ class IndexManifest:
     table_run_id: str
     trained_rows: int
     changed_rows: int = 0
+    read_to: str = ""
     skipped: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     metric: str = "cosine"
@@ -207,6 +209,12 @@ def publish(folder: str, bundle: Bundle) -> IndexManifest:
     manifest = IndexManifest(**{**bundle.manifest.to_json(), "data": DATA + name})
     storage.write_json(os.path.join(folder, MANIFEST), manifest.to_json())
     _clean(folder, keep=manifest.data)
+    return manifest
+
+
+def note(folder: str, manifest: IndexManifest) -> IndexManifest:
+    """Writes the manifest of the index at ``folder`` anew; its data stay. Call it in :func:`locked`."""
+    storage.write_json(os.path.join(local_folder(folder), MANIFEST), manifest.to_json())
     return manifest
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from beam_vision import deps
 from beam_vision.errors import UsageError
 from beam_vision.search.sql import closed_connection, explained
+from beam_vision.search.where import parse_where
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,8 +22,8 @@ def matching_rows(rows: pa.Table, where: str) -> np.ndarray:
 
     Args:
       rows: the columns that the expression may use.
-      where: one SQL expression, e.g. ``label = 'cat' AND attributes['camera'] = 'a'``. DuckDB evaluates it
-        in memory, with no access to files.
+      where: one GoogleSQL expression, e.g. ``label = 'cat' AND attributes['camera'] = 'a'``. DuckDB evaluates
+        it in memory, with no access to files.
 
     Raises:
       UsageError: it is not one expression, or DuckDB can't evaluate it (as for an unknown column).
@@ -31,10 +32,9 @@ def matching_rows(rows: pa.Table, where: str) -> np.ndarray:
 
     duckdb = deps.need("duckdb")
     numbered = rows.append_column(_NUMBER, pa.array(np.arange(len(rows))))
-    # what parses alone and in brackets is one expression; the line end keeps a comment from hiding a bracket
-    statement = f"SELECT {_NUMBER} FROM rows WHERE ({where}\n)"
+    condition = parse_where(where, rows.column_names)
+    statement = f"SELECT {_NUMBER} FROM rows WHERE ({condition.duckdb})"
     try:
-        duckdb.SQLExpression(where)
         with closed_connection({"rows": numbered}) as connection:
             found = connection.execute(statement).fetchnumpy()
     except duckdb.Error as error:

@@ -95,17 +95,13 @@ class Index:
         Raises:
           DigestMismatch: it comes from another model, or from an image prepared in another way.
         """
-        for what, asked, own in (
-            ("model", model_digest, self.model_digest),
-            ("preprocessing", preprocessing_digest, self.preprocessing_digest),
-        ):
-            if asked != own:
-                raise DigestMismatch(
-                    what,
-                    expected=own or "(the index doesn't say)",
-                    found=asked or "(the model doesn't say)",
-                    remedy="search with the model bundle that made the table, or embed the images again",
-                )
+        refuse_other_maker(
+            (model_digest, preprocessing_digest), (self.model_digest, self.preprocessing_digest)
+        )
+
+    def knows(self, key: str) -> bool:
+        """Whether an image has this key."""
+        return key in self.index.store.row_of
 
     def _search(self, vectors: np.ndarray, k: int, where: str, *, leave_out: int | None) -> Found:
         if k < 1:
@@ -134,6 +130,26 @@ class Index:
             [_neighbor(next(described), score, rank) for rank, (_, score) in enumerate(query, 1)]
             for query in found
         ]
+
+
+def refuse_other_maker(asked: tuple[str, str], own: tuple[str, str]) -> None:
+    """Refuses query vectors that a table's can't be compared with.
+
+    Args:
+      asked: the digests of the queries' model and of what it was shown.
+      own: those of the table.
+
+    Raises:
+      DigestMismatch: they are not the same.
+    """
+    for what, found, expected in zip(("model", "preprocessing"), asked, own, strict=True):
+        if found != expected:
+            raise DigestMismatch(
+                what,
+                expected=expected or "(the index doesn't say)",
+                found=found or "(the model doesn't say)",
+                remedy="search with the model bundle that made the table, or embed the images again",
+            )
 
 
 def _neighbor(row: dict, score: float, rank: int) -> Neighbor:

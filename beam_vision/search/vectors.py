@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from beam_vision import storage, table
 from beam_vision.errors import DigestMismatch, UsageError
 from beam_vision.search.base import Store, normalised
+from beam_vision.search.places import EMBEDDING, Place, Warehouse, place_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-EMBEDDING = "embedding"
-ROWS_AT_ONCE = 4096
 SHOWN_KEYS = 5
+LEFT_OUT = "left out before, and not read again"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class VectorTable:
       model_digest: of the model that made all of the vectors; ``""`` when the table doesn't say.
       preprocessing_digest: of what that model was shown.
       run_id: the table's last run; ``""`` when it has no manifest.
+      read_to: rows that were written by then are here, see :attr:`~beam_vision.search.places.Place.read_to`.
       skipped: keys of vectors that were left out, by reason.
     """
 
@@ -39,6 +40,7 @@ class VectorTable:
     model_digest: str = ""
     preprocessing_digest: str = ""
     run_id: str = ""
+    read_to: str = ""
     skipped: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -47,12 +49,13 @@ def silent(line: str) -> None:
 
 
 def read_vectors(
-    folder: str, *, skip_bad_vectors: bool = False, progress: Callable[[str], None] = silent
+    where: str, *, skip_bad_vectors: bool = False, progress: Callable[[str], None] = silent
 ) -> VectorTable:
     """Reads a table batch by batch into one float32 array, each vector at length 1.
 
     Args:
-      folder: a table folder, or one Parquet file, with ``key`` and ``embedding`` (a list of numbers).
+      where: a table folder, one Parquet file, or a table or view of BigQuery, whose rows are then sorted by
+        key; with ``key`` and ``embedding`` (a list of numbers).
       skip_bad_vectors: leave out vectors that are missing, of another dimension, not finite or zero.
       progress: is told what is read.
 
@@ -61,30 +64,106 @@ def read_vectors(
         twice; a vector is bad and ``skip_bad_vectors`` isn't set.
       DigestMismatch: the rows were made by more than one model, or from differently prepared images.
     """
+    place = place_of(where)
+    count = place.rows()
+    progress(f"reading {count:,} rows of {where}" if count else f"reading {where}")
+    found, _ = _read(place, None, count, skip_bad_vectors)
+    if found is None:
+        raise UsageError(f"the table at {where} has no row with a vector")
+    return found
+
+
+def read_changes(
+    where: str,
+    since: datetime.datetime,
+    old: VectorTable,
+    *,
+    skip_bad_vectors: bool = False,
+    progress: Callable[[str], None] = silent,
+) -> VectorTable:
+    """What :func:`read_vectors` would give, where ``old`` is what was read before.
+
+    Only rows that were written ``since`` are read whole; of all others just the keys, to find those that are
+    gone. Where one of these is not in ``old``, and wasn't left out there either, all is read after all.
+
+    Raises:
+      UsageError, DigestMismatch: as :func:`read_vectors`; or nothing says when rows were written.
+    """
     import pyarrow as pa
 
-    manifest = table.read_manifest(folder)
-    paths = table.part_paths(folder)
-    count = sum(_row_count(path) for path in paths)
-    reader = _Reader(count, manifest.embedding_dim if manifest else None)
-    progress(f"reading {count:,} rows of {folder}")
-    for batch in _batches(paths):
+    place = place_of(where)
+    progress(f"reading what was written to {where} since {since.isoformat()}")
+    there = set(place.keys())  # first, so that no row that is read whole seems to be gone
+    new, bad = _read(place, since, 0, skip_bad_vectors, dimension=old.store.dimension)
+    there.difference_update(new.store.keys if new else (), *bad.values())
+    unread = sorted(there - old.store.row_of.keys())
+    if len(unread) > sum(map(len, old.skipped.values())):
+        progress(f"{len(unread):,} keys are new, though their rows are older: reading all rows")
+        return read_vectors(where, skip_bad_vectors=skip_bad_vectors, progress=progress)
+    bad |= {LEFT_OUT: unread} if unread else {}
+    kept = [row for row, key in enumerate(old.store.keys) if key in there]
+    if not kept and new is None:
+        raise UsageError(f"the table at {where} has no row with a vector")
+    rows = old.rows.take(pa.array(kept, pa.int64()))
+    vectors, keys = old.store.vectors[kept], [old.store.keys[row] for row in kept]
+    if new is not None:
+        rows = pa.concat_tables([rows, new.rows], promote_options="default")
+        vectors, keys = np.concatenate([vectors, new.store.vectors]), keys + new.store.keys
+    order = np.argsort(np.array(keys, object), kind="stable")
+    _reorder(vectors, order)
+    return VectorTable(
+        store=Store([keys[row] for row in order], vectors),
+        rows=rows.take(pa.array(order)),
+        model_digest=_one_digest(rows, "model", place),
+        preprocessing_digest=_one_digest(rows, "preprocessing", place),
+        run_id=place.run_id,
+        read_to=max(place.read_to, old.read_to),
+        skipped=bad,
+    )
+
+
+def _read(
+    place: Place,
+    since: datetime.datetime | None,
+    count: int,
+    skip_bad_vectors: bool,
+    *,
+    dimension: int | None = None,
+) -> tuple[VectorTable | None, dict[str, list[str]]]:
+    """The rows of a place (None: it has none with a vector), and the keys of bad ones by reason."""
+    import pyarrow as pa
+
+    reader = _Reader(count, dimension or place.dimension)
+    for batch in place.batches(since):
         reader.add(batch)
     if reader.bad and not skip_bad_vectors:
         raise UsageError(f"{describe_bad(reader.bad)}; leave them out with --skip_bad_vectors")
     if not reader.kept:
-        raise UsageError(f"the table at {folder} has no row with a vector")
-    rows = pa.concat_tables(reader.kept, promote_options="default")
+        return None, reader.bad
+    rows, vectors = pa.concat_tables(reader.kept, promote_options="default"), reader.vectors[: reader.at]
     keys = rows.column("key").to_pylist()
-    _refuse_twice(keys, folder)
-    return VectorTable(
-        store=Store(keys, reader.vectors[: len(keys)]),
+    _refuse_twice(keys, place)
+    if isinstance(place, Warehouse):
+        order = np.argsort(np.array(keys, object), kind="stable")
+        rows, keys = rows.take(pa.array(order)), [keys[row] for row in order]
+        _reorder(vectors, order)
+    found = VectorTable(
+        store=Store(keys, vectors),
         rows=rows,
-        model_digest=_one_digest(rows, "model", manifest),
-        preprocessing_digest=_one_digest(rows, "preprocessing", manifest),
-        run_id=manifest.run_id if manifest else "",
+        model_digest=_one_digest(rows, "model", place),
+        preprocessing_digest=_one_digest(rows, "preprocessing", place),
+        run_id=place.run_id,
+        read_to=place.read_to,
         skipped=reader.bad,
     )
+    return found, reader.bad
+
+
+def _reorder(vectors: np.ndarray, order: np.ndarray) -> None:
+    """Puts rows into another order where they are, a few columns at a time: there may be no room for two."""
+    for start in range(0, vectors.shape[1], 64):
+        part = vectors[:, start : start + 64]
+        part[...] = part[order]
 
 
 def describe_bad(bad: dict[str, list[str]]) -> str:
@@ -97,7 +176,7 @@ def describe_bad(bad: dict[str, list[str]]) -> str:
 
 
 class _Reader:
-    """Fills one array, which is made once its size is known.
+    """Fills one array, which grows when there are more than ``count`` rows.
 
     Where the table doesn't state the dimension, it is what most of the first vectors have.
     """
@@ -119,8 +198,6 @@ class _Reader:
         lengths = np.asarray(pc.fill_null(pc.list_value_length(column), -1))
         if not self.dimension and (lengths > 0).any():
             self.dimension = int(np.bincount(lengths[lengths > 0]).argmax())
-        if not len(self.vectors) and self.dimension:
-            self.vectors = np.empty((self.count, self.dimension), np.float32)
         fits = (lengths == self.dimension) & (lengths > 0)
         flat = column.filter(pa.array(fits)).flatten().to_numpy(zero_copy_only=False)
         with np.errstate(over="ignore"):
@@ -133,68 +210,41 @@ class _Reader:
         for reason, numbers in bad.items():
             self._note(reason, keys[good[numbers]])
             usable[numbers] = False
-        self.vectors[self.at : self.at + usable.sum()] = unit[usable]
-        self.at += int(usable.sum())
+        self._append(unit[usable])
         if usable.any():
             self.kept.append(batch.drop_columns([EMBEDDING]).take(pa.array(good[usable])))
+
+    def _append(self, unit: np.ndarray) -> None:
+        end = self.at + len(unit)
+        if end > len(self.vectors) and len(unit):
+            grown = np.empty((max(self.count, end, 3 * len(self.vectors) // 2), unit.shape[1]), np.float32)
+            if self.at:
+                grown[: self.at] = self.vectors[: self.at]
+            self.vectors = grown
+        self.vectors[self.at : end] = unit
+        self.at = end
 
     def _note(self, reason: str, keys: np.ndarray) -> None:
         if len(keys):
             self.bad.setdefault(reason, []).extend(keys.tolist())
 
 
-def _row_count(path: str) -> int:
-    import pyarrow.parquet as pq
-
-    with storage.open_read(path) as file:
-        return pq.ParquetFile(file).metadata.num_rows
-
-
-def _batches(paths: list[str]) -> Iterator[pa.Table]:
-    """The table in pieces, with ``key`` as text and the first column."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    for path in paths:
-        with storage.open_read(path) as file:
-            parquet = pq.ParquetFile(file)
-            names = parquet.schema_arrow.names
-            missing = [name for name in ("key", EMBEDDING) if name not in names]
-            if missing:
-                raise UsageError(
-                    f"{path} has no column {missing[0]!r}, only {', '.join(names)}; "
-                    "`beam-vision predict --task embed` writes a table that has"
-                )
-            _refuse_no_vectors(parquet.schema_arrow.field(EMBEDDING).type, path)
-            for record_batch in parquet.iter_batches(batch_size=ROWS_AT_ONCE):
-                batch = pa.table(record_batch)
-                keys = batch.column("key").cast(pa.string())
-                if keys.null_count:
-                    raise UsageError(f"{keys.null_count} rows of {path} have no key")
-                yield batch.drop_columns(["key"]).add_column(0, "key", keys)
-
-
-def _refuse_no_vectors(kind: pa.DataType, path: str) -> None:
-    import pyarrow as pa
-
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    if not is_list or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
-        raise UsageError(f"column {EMBEDDING!r} of {path} holds {kind}, not lists of numbers")
-
-
-def _refuse_twice(keys: list[str], folder: str) -> None:
+def _refuse_twice(keys: list[str], place: Place) -> None:
     if len(set(keys)) == len(keys):
         return
     twice = [key for key, number in Counter(keys).items() if number > 1]
     shown = ", ".join(twice[:SHOWN_KEYS]) + (", ..." if len(twice) > SHOWN_KEYS else "")
-    raise UsageError(f"{len(twice):,} keys stand more than once in the table at {folder}: {shown}")
+    once = ""
+    if isinstance(place, Warehouse):
+        once = f"; of a stream's table read the view that has each row once: {place.name.sibling('once').uri}"
+    raise UsageError(f"{len(twice):,} keys stand more than once in the table at {place.text}: {shown}{once}")
 
 
-def _one_digest(rows: pa.Table, what: str, manifest: table.TableManifest | None) -> str:
-    """The digest that all rows have; the manifest's where there is no such column."""
+def _one_digest(rows: pa.Table, what: str, place: Place) -> str:
+    """The digest that all rows have; the place's where there is no such column."""
     column = f"{what}_digest"
     if column not in rows.column_names:
-        return getattr(manifest, column, "")
+        return place.digests.get(column, "")
     found = sorted(digest or "" for digest in rows.column(column).unique().to_pylist())
     if len(found) > 1:
         raise DigestMismatch(

@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from beam_vision.pipelines.cli import main
+from beam_vision.table import read_manifest
 from beam_vision.testing import models
 from beam_vision.testing.tables import clustered, write_embeddings
+from beam_vision.testing.warehouse_tables import copy_table
 
 ROWS, DIMENSION = 200, 8
 
@@ -40,9 +42,11 @@ def found(capsys, *arguments):
     return json.loads(out)
 
 
-@pytest.mark.parametrize("where_to_look", ["index", "table"])
+@pytest.mark.parametrize("where_to_look", ["index", "table", "duckdb"])
 def test_by_key(place, capsys, where_to_look):
-    at = [f"--{where_to_look}", place / where_to_look, "--key", "lake/00004.jpg"]
+    at = ["--key", "lake/00004.jpg", f"--{where_to_look}", place / where_to_look]
+    if where_to_look == "duckdb":
+        at[2:] = ["--table", place / "table", "--engine", "duckdb"]
     without = found(capsys, *at, "--k", 3)
     assert [each["rank"] for each in without] == [1, 2, 3]
     assert set(without[0]) == {"key", "uri", "score", "rank", "label", "attributes"}
@@ -83,6 +87,24 @@ def test_the_filter_holds_and_gives_k(place, capsys):
     assert {row["attributes"]["camera"] for row in rows} == {"b"}
 
 
+def test_an_index_finds_and_a_table_describes(place, tmp_path, capsys):
+    """Labels as the table has them by now; a row that is gone stays as the index knew it, and it is said."""
+    keys = write_embeddings(
+        str(tmp_path), clustered(ROWS, DIMENSION)[:100], labels=["new"] * 100, attributes=[{"a": "b"}] * 100
+    )
+    code, out, err = search(
+        capsys,
+        *("--index", place / "index", "--table", tmp_path, "--key", "lake/00004.jpg"),
+        *("--k", 50, "--output_format", "json"),
+    )
+    assert code == 0, err
+    rows = json.loads(out)
+    assert [row["label"] == "new" for row in rows] == [row["key"] in keys for row in rows]
+    gone = sum(row["key"] not in keys for row in rows)
+    assert 0 < gone < 50
+    assert f"{gone} of 50 are no longer in " in err
+
+
 def test_more_than_there_are_is_said(place, capsys):
     code, out, err = search(
         capsys, "--index", place / "index", "--key", "lake/00001.jpg", "--k", 999, "--output_format", "json"
@@ -109,7 +131,9 @@ def test_the_printed_table(place, capsys):
     [
         ([], "exactly one of --image, --key, --vector is needed, and none was given"),
         (["--key", "a", "--vector", "one.npy"], "--key and --vector was given"),
-        (["--key", "a", "--table", "table"], "exactly one of --index, --table is needed"),
+        (["--key", "a", "--table", "table"], "no image with the key 'a'"),
+        (["--key", "lake/00004.jpg", "--table", "nothing"], "nothing"),
+        (["--key", "a", "--engine", "duckdb"], "--engine duckdb searches a --table"),
         (["--image", "a.jpg"], "--image FILE and --model DIR go together"),
         (["--key", "a", "--model", "m"], "--image FILE and --model DIR go together"),
         (["--key", "lake/0004.jpg"], "no image with the key 'lake/0004.jpg'; did you mean 'lake/"),
@@ -144,6 +168,20 @@ def test_bad_vectors_of_a_table_can_be_left_out(tmp_path, capsys):
     assert code == 0
     assert len(out.splitlines()) == 2 + 18
     assert "1 zero (lake/00003.jpg); left out" in err
+
+
+@pytest.mark.parametrize(
+    ("table", "engine", "message"),
+    [
+        ("bigquery://p.d.t", "auto", "'p' is not a project's id"),
+        ("bigquery://project.d.t", "duckdb", "--engine duckdb can't search bigquery://project.d.t"),
+        ("folder", "bigquery", "--engine bigquery can't search folder: take numpy or duckdb"),
+    ],
+)
+def test_an_engine_that_can_not_search_the_table_is_refused(capsys, table, engine, message):
+    code, _, err = search(capsys, "--table", table, "--engine", engine, "--key", "a")
+    assert code == 2
+    assert message in err
 
 
 def test_no_index_is_refused(tmp_path, capsys):
@@ -222,6 +260,20 @@ def test_another_model_is_refused_with_both_digests(coloured, place, capsys):
         "--model",
         coloured / "model",
     )
+    assert code == 2
+    assert "model digests differ: expected model-a, found " in err
+
+
+def test_an_image_file_against_a_table_in_bigquery(coloured, place, warehouse, capsys):
+    """Found by its own pixels there too; a table of another model is refused with both digests."""
+    for name, folder in (("lake", coloured), ("other", place)):
+        facts = read_manifest(str(folder / "table")).to_json()
+        copy_table(str(folder / "table"), warehouse, name, facts=facts)
+    asked = ["--image", coloured / "red-blue.png", "--model", coloured / "model", "--k", 2]
+    rows = found(capsys, "--table", warehouse.uri("lake"), *asked)
+    assert rows[0]["key"] == "red-blue.png"
+    assert rows[0]["score"] == pytest.approx(1, abs=1e-4)
+    code, _, err = search(capsys, "--table", warehouse.uri("other"), *asked)
     assert code == 2
     assert "model digests differ: expected model-a, found " in err
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_vision.errors import DigestMismatch, UsageError
-from beam_vision.search import vectors as vectors_module
+from beam_vision.search import places
 from beam_vision.search.vectors import read_vectors
 from beam_vision.testing.tables import clustered, write_embeddings
 
@@ -17,7 +17,7 @@ def write_parquet(path, keys, embedding, **columns):
 
 
 def test_reads_all_parts_in_order_with_the_other_columns(tmp_path, monkeypatch):
-    monkeypatch.setattr(vectors_module, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(places, "ROWS_AT_ONCE", 7)
     vectors = clustered(50, 6)
     keys = write_embeddings(str(tmp_path / "t"), vectors, parts=3)
     read = read_vectors(str(tmp_path / "t"))
@@ -87,7 +87,7 @@ def test_only_the_first_few_of_many_bad_keys_are_shown(tmp_path):
 
 
 def test_leading_missing_vectors_do_not_hide_the_dimension(tmp_path, monkeypatch):
-    monkeypatch.setattr(vectors_module, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(places, "ROWS_AT_ONCE", 2)
     embedding = pa.array([None, None, None, [1.0, 2.0, 2.0]], pa.list_(pa.float32()))
     write_parquet(tmp_path / "t" / "a.parquet", list("abcd"), embedding)
     read = read_vectors(str(tmp_path / "t"), skip_bad_vectors=True)
