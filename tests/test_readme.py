@@ -1,5 +1,6 @@
 """The commands of the README and the docs, run in their order on a small lake."""
 
+import contextlib
 import json
 import re
 import shlex
@@ -10,7 +11,10 @@ import pytest
 
 from beam_vision.inference.bundle import read_bundle, set_latest, write_spec
 from beam_vision.pipelines import cli, demo_lake, options, synth_material
+from beam_vision.search import vector_index
 from beam_vision.testing import detectors, images, models
+from beam_vision.testing.bigquery_indexes import IndexServer
+from beam_vision.warehouse import clients
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -74,11 +78,40 @@ def test_the_commands_of_the_guide_to_streaming_run(tmp_path, monkeypatch, capsy
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("warm_children")
+def test_the_commands_of_the_guide_to_bigquery_run(tmp_path, monkeypatch, capsys, bigquery_server):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(vector_index, "LEAST_ROWS", 1)
+    monkeypatch.setattr(vector_index, "LEAST_TABLE_BYTES", 1)
+    images.make_lake("lake", per_class=8)
+    images.make_lake("new", per_class=2, seed=5)
+    models.save_saved_model("bundle")
+    models.save_image_bytes_model("bundle_v2")
+    path = tmp_path / "cameras" / "gate" / "20261122T101500.500Z.jpg"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(images.encode(images.photo(0, 64, 48), "jpeg"))
+    said = commands(ROOT / "docs" / "bigquery.md")
+    assert len(said) > 20
+    with IndexServer(bigquery_server.rest) as indexes:
+        for name, value in {**bigquery_server.environment, clients.EMULATOR_HOST: indexes.rest}.items():
+            monkeypatch.setenv(name, value)
+        with contextlib.closing(clients.client("my-project")) as client:
+            client.create_dataset("lake")
+            for argv in said:
+                code = cli.main(argv)
+                printed = capsys.readouterr()
+                assert code == 0, f"beam-vision {shlex.join(argv)}\n{printed.err[-3000:]}"
+            counted = client.query("SELECT COUNT(*), COUNT(DISTINCT key) FROM lake.images").result()
+            assert [tuple(row.values()) for row in counted] == [(30, 30)]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("warm_children")
 def test_the_commands_of_the_readme_and_the_cookbook_run(tmp_path, monkeypatch, capsys):
     demo_lake.make_lake(str(tmp_path / "lake"), digits=300, crops_per_photo=4)
     monkeypatch.chdir(tmp_path)
-    said = [argv for path in (ROOT / "README.md", ROOT / "docs" / "cookbook.md") for argv in commands(path)]
-    assert len(said) > 10
+    pages = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("cookbook.md", "sql.md"))]
+    said = [argv for path in pages for argv in commands(path)]
+    assert len(said) > 20
     for argv in said:
         if argv[0] == "redrive":
             mend("table/failures", by="lake/digit_3/0259.png")
@@ -124,6 +157,6 @@ def test_every_option_in_the_docs_exists(path):
     known = {"--help", "--version"} | options.beam_option_names()
     for job in cli.JOBS:
         module = importlib.import_module(f"beam_vision.pipelines.{job.replace('-', '_')}")
-        known |= {f"--{field.name}" for field in dataclasses.fields(module.Options)}
+        known |= {f"--{field.name.rstrip('_')}" for field in dataclasses.fields(module.Options)}
     used = set(re.findall(r"(?<![\w-])--[a-z][a-z_]+", path.read_text(encoding="utf-8")))
     assert used - known == set()
