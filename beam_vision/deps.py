@@ -26,6 +26,9 @@ _INSTALL = {
     "sklearn": "pip install 'beam-vision[demo]'",
     "skimage": "pip install 'beam-vision[demo]'",
     "tfx_bsl": "pip install 'tfx-bsl>=1.21,<1.22'",
+    "keras_hub": "pip install 'beam-vision[train]'",
+    "keras_tuner": "pip install 'beam-vision[train]'",
+    "google": "pip install 'beam-vision[train]'",
 }
 _LOCK = threading.Lock()
 _LOADS_TENSORFLOW = ("tensorflow", "keras", "tfx_bsl")

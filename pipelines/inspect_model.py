@@ -26,8 +26,8 @@ class Options(ModelFactOptions):
     """Options of ``inspect-model``."""
 
     model: str = option(
-        help="the model: a bundle, a SavedModel folder, a .keras or .onnx file, or a root of versions "
-        "with LATEST",
+        help="the model: a bundle, a SavedModel folder, a .keras, .onnx or .tflite file, or a root of "
+        "versions with LATEST",
         positional=True,
     )
     task: str = option(

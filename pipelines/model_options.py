@@ -28,8 +28,8 @@ class ModelFactOptions:
     """Which model, and what can't be found in it. Options win over ``model_spec.json``."""
 
     model: str = option(
-        help="the model: a bundle, a SavedModel folder, a .keras or .onnx file, or a root of versions "
-        "with LATEST",
+        help="the model: a bundle, a SavedModel folder, a .keras, .onnx or .tflite file, or a root of "
+        "versions with LATEST",
         metavar="DIR",
     )
     signature: str = option(

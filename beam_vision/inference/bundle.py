@@ -1,8 +1,9 @@
 """Model bundles: where a model's files are, what they are, and bundles written whole.
 
-A bundle is a folder with ``saved_model.pb``, ``model.keras`` or ``model.onnx``, and ``model_spec.json``
-beside it. Models exported elsewhere are read without the latter. A root of versions holds them in folders
-and a small file ``LATEST`` with the name of the current one.
+A bundle is a folder with ``saved_model.pb``, ``model.keras``, ``model.onnx`` or ``model.tflite``, and
+``model_spec.json`` beside it. Models exported elsewhere are read without the latter. Of several model files
+in a folder each may have its own, e.g. ``int8.tflite.model_spec.json``. A root of versions holds bundles in
+folders and a small file ``LATEST`` with the name of the current one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from beam_vision.inference.spec import ModelSpec, known_fields
 
 SPEC_FILE = "model_spec.json"
 LATEST_FILE = "LATEST"
-_FILE_FORMATS = {".keras": "keras", ".h5": "keras", ".onnx": "onnx"}
+_FILE_FORMATS = {".keras": "keras", ".h5": "keras", ".onnx": "onnx", ".tflite": "tflite"}
 _SAVED_MODEL_PARTS = ("variables", "assets", "assets.extra")
 _SPEC_FIELDS_OF_DIGEST = ("signature", "input_name", "scores_output", "embedding_output")
 _OF_DETECTORS = (
@@ -43,7 +44,7 @@ class ModelFiles:
     Attributes:
       folder: the folder that holds them.
       main: the file that the model is loaded from (for a SavedModel: ``saved_model.pb``).
-      model_format: ``saved_model``, ``keras`` or ``onnx``.
+      model_format: ``saved_model``, ``keras``, ``onnx`` or ``tflite``.
     """
 
     folder: str
@@ -63,7 +64,8 @@ class ModelFiles:
         # An ONNX model may keep its weights in files beside it: model.onnx.data, model.data, ...
         stem = Path(self.main).stem
         beside = storage.list_folder(self.folder) if self.model_format == "onnx" else [self.main]
-        data = [name for name in beside if name.startswith(stem + ".") and not name.endswith(".tmp")]
+        data = [name for name in beside if name.startswith(stem + ".")]
+        data = [name for name in data if not name.endswith((".tmp", f".{SPEC_FILE}"))]
         return sorted({self.main, *data})
 
 
@@ -100,7 +102,8 @@ def find_files(path: str) -> ModelFiles:
             break
         path = storage.join(path, storage.read_text(storage.join(path, LATEST_FILE)).strip())
     raise UsageError(
-        f"no model at {path}: it holds no saved_model.pb, model.keras, model.onnx or {LATEST_FILE}"
+        f"no model at {path}: it holds no saved_model.pb, model.keras, model.onnx, model.tflite or "
+        f"{LATEST_FILE}"
     )
 
 
@@ -118,7 +121,7 @@ def fetch(files: ModelFiles) -> ModelFiles:
     here = replace(files, folder=target)
     if not os.path.isdir(target):
         aside = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
-        for name in [*files.names(), *_spec_names(files.folder)]:
+        for name in [*files.names(), *_spec_names(files)]:
             storage.write_bytes(
                 os.path.join(aside, name), storage.read_bytes(storage.join(files.folder, name))
             )
@@ -154,8 +157,15 @@ def _cache() -> str:
     return _CACHE[0]
 
 
-def _spec_names(folder: str) -> list[str]:
-    return [SPEC_FILE] if SPEC_FILE in storage.list_folder(folder) else []
+def _spec_names(files: ModelFiles) -> list[str]:
+    """The spec of a model: its own, else the folder's, else none."""
+    there = storage.list_folder(files.folder)
+    return [name for name in (own_spec_file(files.main), SPEC_FILE) if name in there][:1]
+
+
+def own_spec_file(name: str) -> str:
+    """The spec that is of one model file of a folder, and of none beside it."""
+    return f"{name}.{SPEC_FILE}"
 
 
 def files_digest(files: ModelFiles) -> str:
@@ -186,15 +196,16 @@ def _digest(files: ModelFiles, spec: ModelSpec) -> str:
     return settings_digest({"files": files_digest(files), **asked})
 
 
-def read_spec_file(folder: str) -> dict[str, Any]:
-    """What ``model_spec.json`` in ``folder`` says; empty when there is none.
+def read_spec_file(files: ModelFiles) -> dict[str, Any]:
+    """What the ``model_spec.json`` of a model says; empty when there is none.
 
     Raises:
       UsageError: it isn't JSON, or has unknown keys.
     """
-    path = storage.join(folder, SPEC_FILE)
-    if not _spec_names(folder):
+    names = _spec_names(files)
+    if not names:
         return {}
+    path = storage.join(files.folder, names[0])
     try:
         value = storage.read_json(path)
     except json.JSONDecodeError as error:
@@ -239,7 +250,7 @@ def read_facts(path: str, overrides: Mapping[str, Any] | None = None) -> Facts:
       UsageError, DigestMismatch: as there.
     """
     files = fetch(find_files(path))
-    stored = read_spec_file(files.folder)
+    stored = read_spec_file(files)
     expected = stored.pop("model_digest", "")
     if expected and expected != (found := _digest(files, ModelSpec(**stored))):
         raise DigestMismatch(
@@ -272,9 +283,9 @@ def _read_signature(files: ModelFiles, said: Mapping[str, Any]) -> Signature:
 
         layer, look = said.get("embedding_output", ""), not said.get("value_range")
         return keras_model.find(files.path, layer, look_for_range=look)
-    from beam_vision.inference import onnx_model
+    from beam_vision.inference import onnx_model, tflite_model
 
-    return onnx_model.find(files.path)
+    return (onnx_model if files.model_format == "onnx" else tflite_model).find(files.path)
 
 
 def write_bundle(

@@ -175,8 +175,8 @@ def load(path: str, spec: ModelSpec) -> LoadedModel:
             found=found,
             remedy="it changed since the job began; start it again",
         )
-    if spec.model_format == "onnx":
-        call, errors = _load_onnx(files.path, spec)
+    if spec.model_format in ("onnx", "tflite"):
+        call, errors = (_load_onnx if spec.model_format == "onnx" else _load_tflite)(files.path, spec)
         return LoadedModel(spec, call, (*errors, MemoryError), time.monotonic() - start)
     read = _load_keras if spec.model_format == "keras" else _load_saved_model
     functions, errors = read(files.path, spec)
@@ -259,3 +259,16 @@ def _load_onnx(path: str, spec: ModelSpec) -> tuple[Call, Errors]:
         return dict(zip(names, session.run(names, {spec.input_name: batch}), strict=True))
 
     return call, onnx_model.run_errors()
+
+
+def _load_tflite(path: str, spec: ModelSpec) -> tuple[Call, Errors]:
+    from beam_vision.inference import tflite_model
+
+    model, errors = tflite_model.load_call(path)
+    names = wanted_outputs(spec)
+
+    def call(batch: np.ndarray) -> dict[str, np.ndarray]:
+        found = model(spec.input_name, batch)
+        return {name: found[name] for name in names}
+
+    return call, errors

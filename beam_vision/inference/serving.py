@@ -10,7 +10,7 @@ from beam_vision.inference.golden import Golden
 from beam_vision.inference.loader import LoadedModel
 from beam_vision.stream_types import RolloutEvent
 
-MODEL_FILES = frozenset({"saved_model.pb", "model.keras", "model.onnx"})
+MODEL_FILES = frozenset({"saved_model.pb", "model.keras", "model.onnx", "model.tflite"})
 """What a version's folder may hold the model in."""
 
 

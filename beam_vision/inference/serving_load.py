@@ -162,7 +162,7 @@ def check_described(path: str, incumbent: str) -> None:
     Raises:
       UsageError: there is no model at ``path``, or it has none.
     """
-    if not read_spec_file(find_files(path).folder) and read_spec_file(find_files(incumbent).folder):
+    if not read_spec_file(find_files(path)) and read_spec_file(find_files(incumbent)):
         raise UsageError(f"{path} has no model_spec.json, as {version_of(incumbent)} has: it isn't whole")
 
 

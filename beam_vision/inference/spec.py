@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "task": ("classify", "embed", "detect"),
-    "model_format": ("saved_model", "keras", "onnx"),
+    "model_format": ("saved_model", "keras", "onnx", "tflite"),
     "input_kind": ("pixels", "image_bytes", "tf_example"),
     "channel_order": ("rgb", "bgr"),
     "layout": ("NHWC", "NCHW"),
