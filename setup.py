@@ -28,10 +28,14 @@ EXTRAS = {
     "bench": ["tensorflow-hub>=0.16"],  # Beam's own TensorFlow handler, which we compare with, imports it
     "onnx": ["onnxruntime>=1.18"],
     "demo": ["scikit-learn>=1.5", "scikit-image>=0.24"],
+    "train": ["google-cloud-aiplatform>=1.100", "keras-hub>=0.32,<0.33", "keras-tuner>=1.4.7"],
     "test": [
         "bqemulator>=1.4,<2",
         "gcp-storage-emulator>=2024",
+        "google-cloud-aiplatform>=1.100",
         "hypothesis>=6",
+        "keras-hub>=0.32,<0.33",
+        "keras-tuner>=1.4.7",
         "mypy>=1.11",
         "onnx>=1.16",
         "onnxruntime>=1.18",

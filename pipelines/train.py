@@ -1,92 +1,127 @@
-"""``beam-vision train``: a small classifier with an embedding layer, from a TFRecord dataset to a bundle."""
+"""``beam-vision train``: a model from a TFRecord dataset to a bundle, as one YAML file describes it."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import os
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from beam_vision import deps, storage
-from beam_vision.errors import UsageError
+from beam_vision.errors import JobError, UsageError
 from beam_vision.pipelines import job as jobs
 from beam_vision.pipelines.options import make_parser, option, parse
+from beam_vision.pipelines.train_launch import LaunchOptions, launch, launches, overrides_of
 from beam_vision.records.manifest import DatasetManifest, read_manifest
 
 if TYPE_CHECKING:
-    import tensorflow as tf
-
-    from beam_vision.training.evaluate import Evaluation
-    from beam_vision.training.fit import Epoch
+    from beam_vision.training.config import JobConfig
+    from beam_vision.training.job import Trained
 
 NAME = "train"
 DESCRIPTION = (
-    "Trains a compact convolutional network (about 110,000 weights) from nothing on one machine: enough for\n"
-    "small images and a few dozen classes, and to try all else with. The bundle that it writes gives class\n"
-    "scores and an embedding of length one, for `beam-vision predict` with either task."
+    "Trains a classifier, an embedder or a detector. A job is described by a YAML file with the sections\n"
+    "data, augmentation, model, optimizer, schedule, loss, detector, run, export, launch; --set changes a\n"
+    "field of it, and some options below are short names of fields. Without a file a compact classifier\n"
+    "(about 110,000 weights) is trained from nothing, on this machine."
 )
 EXAMPLE = "beam-vision train --dataset dataset/ --output model/ --image_size 64 --max_seconds 60"
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
-MAX_CONFUSION_CLASSES = 100
-GOLDEN_IMAGES = 24
-CACHE_BYTES = 2**30
+
+SHORT = {
+    "dataset": "data.dataset",
+    "output": "export.output",
+    "overwrite": "export.overwrite",
+    "image_size": "data.image_size",
+    "epochs": "run.epochs",
+    "max_seconds": "run.max_seconds",
+    "batch_size": "data.batch_size",
+    "learning_rate": "optimizer.learning_rate",
+    "seed": "run.seed",
+    "work_dir": "run.work_dir",
+    "versioned": "export.versioned",
+    "gate": "export.gate",
+}
+"""Options that are short names of fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What ``train`` takes."""
+class Options(LaunchOptions):
+    """What ``train`` takes; what isn't said is as the file has it, or as the fields' defaults are."""
 
-    dataset: str = option(help="the TFRecord dataset, as create-tfrecords writes it", metavar="DIR")
-    output: str = option(help="folder for the model bundle", metavar="BUNDLE")
+    config: str = option("", help="YAML file that describes the job", metavar="FILE")
+    set: tuple[str, ...] = option(
+        (), help="a field of the job, over the file: --set model.dropout=0.2", metavar="NAME=V", repeated=True
+    )
+    dataset: str = option("", help="the TFRecord dataset, as create-tfrecords writes it", metavar="DIR")
+    output: str = option("", help="folder for the model bundle", metavar="BUNDLE")
     overwrite: bool = option(False, help="replace a bundle that is there, once the new one is whole")
-    image_size: int = option(64, help="side of the model's square input in pixels", metavar="PX")
-    epochs: int = option(30, help="rounds over the train split, at most", metavar="N")
-    max_seconds: float = option(0.0, help="train for so long at most; 0: no limit", metavar="SEC")
-    batch_size: int = option(64, help="images a step", metavar="N")
-    learning_rate: float = option(3e-3, help="the highest; it rises at first and falls to 0", metavar="RATE")
-    seed: int = option(0, help="of the first weights, the order and the augmentation", metavar="N")
+    image_size: int | None = option(
+        None, help="side of the model's square input in pixels (default: 64)", metavar="PX"
+    )
+    epochs: int | None = option(None, help="rounds over the train split, at most (default: 30)", metavar="N")
+    max_seconds: float | None = option(
+        None, help="train for so long at most; 0: no limit (default: 0)", metavar="SEC"
+    )
+    batch_size: int | None = option(None, help="images a step on each device (default: 64)", metavar="N")
+    learning_rate: float | None = option(
+        None, help="the highest; it rises at first and falls to 0 (default: 0.003)", metavar="RATE"
+    )
+    seed: int | None = option(
+        None, help="of the first weights, the order and the augmentation (default: 0)", metavar="N"
+    )
+    work_dir: str = option(
+        "", help="folder for checkpoints and curves; a run that was killed goes on from there", metavar="DIR"
+    )
+    versioned: bool = option(False, help="write a new version below --output; LATEST names it past the gate")
+    gate: str = option("", help="what a version must meet to be LATEST, e.g. accuracy>=0.9", metavar="GATE")
     preflight_only: bool = option(False, help="check everything, say what would be done, run nothing")
 
 
+def job_of(options: Options) -> JobConfig:
+    """The job that the options describe.
+
+    Raises:
+      UsageError: it can't be read, or a value is out of its range.
+    """
+    from beam_vision.training.config import load_job
+
+    unsaid = {field.name: field.default for field in fields(options)}
+    given = {name: getattr(options, name) for name in SHORT if getattr(options, name) != unsaid[name]}
+    return load_job(
+        options.config or None,
+        overrides_of(options.set),
+        {f"--{name} {SHORT[name]}": v for name, v in given.items()},
+    )
+
+
 def preflight(options: Options) -> dict[str, Any]:
-    """Checks the dataset and the options, and says what would be done.
+    """Checks the dataset and the job, and says what would be done.
 
     Raises:
       UsageError: it can't be trained on, or a value is out of its range.
     """
-    from beam_vision.training.model import MIN_SIDE_PX
+    return plan_job(job_of(options))
 
-    manifest = read_manifest(options.dataset)
-    known = {name: split for name, split in manifest.splits.items() if split.images > split.unlabelled}
-    if manifest.multi_label:
-        raise UsageError(f"{options.dataset} has images with several labels; train learns one label an image")
-    if TRAIN not in known:
-        raise UsageError(
-            f"{options.dataset} has no labelled images in a split named {TRAIN}; make the dataset from class "
-            "folders or a manifest with a label column (with more images, if there were only a few)"
-        )
-    seen = [name for name, images in known[TRAIN].classes.items() if images]
-    if len(seen) == 1:
-        raise UsageError(
-            f"{options.dataset} has train images of one class only ({seen[0]}), and a classifier needs two; "
-            "the classes of a folder are the folders directly in it"
-        )
-    if options.image_size < MIN_SIDE_PX:
-        raise UsageError(f"--image_size must be at least {MIN_SIDE_PX}, not {options.image_size}")
-    if options.batch_size < 1:
-        raise UsageError(f"--batch_size must be at least 1, not {options.batch_size}")
-    if storage.is_remote(options.output):
-        raise UsageError(f"--output {options.output}: a bundle is written to a local folder")
-    if os.path.exists(options.output) and not options.overwrite:
-        raise UsageError(f"--output {options.output} is there already; give --overwrite to replace it")
+
+def plan_job(config: JobConfig) -> dict[str, Any]:
+    """What would be done; see :func:`preflight`."""
+    from beam_vision.pipelines.train_export import check_export
+    from beam_vision.training.recipe import check_job
+
+    data = config.data
+    if not data.dataset:
+        raise UsageError("what to train on isn't said: give --dataset, or data.dataset")
+    manifest = read_manifest(data.dataset)
+    check_job(config, manifest)
+    check_export(config.export)
+    known = {name: split.images - split.unlabelled for name, split in manifest.splits.items()}
+    if config.task == "detect":
+        known = {name: split.images for name, split in manifest.splits.items()}
     return {
-        "dataset": options.dataset,
+        "dataset": data.dataset,
         "dataset_digest": manifest.dataset_digest,
-        "splits": {name: split.images - split.unlabelled for name, split in known.items()},
-        "classes": manifest.classes,
-        "output": options.output,
+        "splits": {name: images for name, images in known.items() if images},
+        "classes": manifest.box_classes if config.task == "detect" else manifest.classes,
+        "output": config.export.output,
+        "job": config.to_dict(),
+        "job_digest": config.digest,
     }
 
 
@@ -94,128 +129,45 @@ def run(argv: list[str]) -> int:
     """Trains and writes the bundle; see :mod:`beam_vision.pipelines.cli` for the exit codes."""
     parser = make_parser(NAME, Options, description=DESCRIPTION, example=EXAMPLE, beam=False)
     options, _ = parse(parser, Options, argv, beam=False)
-    plan = preflight(options)
+    config = job_of(options)
+    if launches(options):
+        return launch(options, config, argv, preflight_only=options.preflight_only)
+    plan = plan_job(config)
     if options.preflight_only:
         return jobs.show_plan(plan)
-    train(options, read_manifest(options.dataset), plan["splits"])
+    train(config)
     return 0
 
 
-def train(options: Options, manifest: DatasetManifest, splits: dict[str, int]) -> None:
+def train(config: JobConfig) -> None:
     """Trains on the train split, stops by the validation split, measures on the test split, exports."""
-    from beam_vision.training.export import export
-    from beam_vision.training.fit import FitSettings, fit
-    from beam_vision.training.model import build_model
+    from beam_vision.training.job import train_job
 
-    start = time.monotonic()
-    settings = FitSettings(
-        epochs=options.epochs, max_seconds=options.max_seconds, learning_rate=options.learning_rate
-    )
-    labels = manifest.classes
-    model = build_model(options.image_size, options.image_size, len(labels), seed=options.seed)
-    jobs.say(
-        f"training on {splits[TRAIN]:,} images of {len(labels)} classes, {model.count_params():,} weights"
-    )
-    epochs = fit(
-        model,
-        train_batches(options, splits[TRAIN]),
-        batches(options, VALIDATION, splits[VALIDATION]) if VALIDATION in splits else None,
-        settings,
-        steps=math.ceil(splits[TRAIN] / options.batch_size),
-        tell=lambda epoch: jobs.say(epoch_line(epoch)),
-    )
-    tested = measure(options, model, labels, splits)
-    metrics = {f"{tested['split']}_{name}": tested[name] for name in ("accuracy", "loss")} if tested else {}
-    facts = {
-        "dataset": storage.absolute(options.dataset),
-        "dataset_digest": manifest.dataset_digest,
-        "encode_digest": manifest.encode_digest,
-        "labels": labels,
-        "splits": splits,
-        "image_size_px": options.image_size,
-        "weights": model.count_params(),
-        "settings": {**dataclasses.asdict(settings), "batch_size": options.batch_size, "seed": options.seed},
-        "epochs": [dataclasses.asdict(epoch) for epoch in epochs],
-        "evaluation": tested,
-        "wall_sec": round(time.monotonic() - start, 2),
-    }
-    spec = export(
-        model, options.output, labels=labels, metrics=metrics, training=facts, overwrite=options.overwrite
-    )
-    pack_images(options, manifest, tested)
-    jobs.say(f"bundle {options.output}: model {spec.model_digest}, preprocessing {spec.preprocessing_digest}")
-
-
-def pack_images(options: Options, manifest: DatasetManifest, tested: dict[str, Any] | None) -> None:
-    """Packs a few images that the model never saw with the bundle, for ``stream`` and ``rollout`` to check it
-    by; none where nothing was tested."""
-    from beam_vision.inference.golden import pack_golden
-    from beam_vision.records.sample import sample_images
-
-    if tested is not None:
-        found = sample_images(options.dataset, manifest, tested["split"], GOLDEN_IMAGES)
-        pack_golden(options.output, [record.data for record in found], [record.labels[0] for record in found])
-
-
-def measure(options: Options, model: Any, labels: list[str], splits: dict[str, int]) -> dict[str, Any] | None:
-    """Figures on the test split; on the validation split when there is no test split; None without both."""
-    from beam_vision.training.evaluate import evaluate
-
-    split = next((name for name in (TEST, VALIDATION) if name in splits), None)
-    if split is None:
+    manifest = read_manifest(config.data.dataset)
+    trained = train_job(config, manifest, jobs.say)
+    said = trained.evaluation
+    if said is None:
         jobs.say("there is no test and no validation split: how good the model is was not measured")
-        return None
-    found: Evaluation = evaluate(model, batches(options, split, splits[split]), len(labels))
-    jobs.say(f"{split} split: {found.accuracy:.1%} of {found.images:,} images right, loss {found.loss:.3f}")
-    kept = dataclasses.asdict(found)
-    if len(labels) > MAX_CONFUSION_CLASSES:
-        del kept["confusion"]
-    return {"split": split, **kept}
+    else:
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in said.items() if isinstance(value, float))
+        jobs.say(f"{said['split']} split: {figures} on {said['images']:,} images")
+    if trained.chief:
+        write(trained, manifest)
 
 
-def epoch_line(epoch: Epoch) -> str:
-    """One epoch, for the person who watches."""
-    line = f"epoch {epoch.number:>3}  {epoch.seconds:>6.1f} s  "
-    line += f"loss {epoch.loss:.3f}  accuracy {epoch.accuracy:.3f}"
-    if epoch.validation_loss is not None:
-        line += f"  validation {epoch.validation_loss:.3f}, {epoch.validation_accuracy:.3f}"
-    return line
+def write(trained: Trained, manifest: DatasetManifest) -> None:
+    """Exports the bundle, with the run's history and curves in it.
 
-
-def batches(options: Options, split: str, images: int, *, shuffle: bool = False) -> tf.data.Dataset:
-    """Batches of a split's labelled images: (uint8 ``[N, H, W, 3]``, class ids int64 ``[N]``).
-
-    Args:
-      options: the job's.
-      split: its name.
-      images: how many labelled ones it has; when their pixels fit in :data:`CACHE_BYTES` they are kept.
-      shuffle: in another order at each pass.
+    Raises:
+      JobError: it is a version that missed its gate; it is kept, and ``LATEST`` is as before.
     """
-    from beam_vision.records.reader import load_dataset
+    from beam_vision.pipelines.train_export import export_model
+    from beam_vision.training.history import write_curves, write_history
 
-    tf = deps.need("tensorflow")
-    data = load_dataset(
-        options.dataset,
-        split,
-        batch_size=options.batch_size,
-        image_size=(options.image_size, options.image_size),
-        shuffle=shuffle,
-        seed=options.seed,
-        cache=images * 3 * options.image_size**2 <= CACHE_BYTES,
-    )
-    labelled = data.unbatch().filter(lambda pixels, label: label >= 0).batch(options.batch_size)
-    steps = tf.data.experimental.assert_cardinality(math.ceil(images / options.batch_size))
-    return labelled.map(lambda pixels, labels: (tf.cast(pixels, tf.uint8), labels)).apply(steps)
+    def add(folder: str) -> None:
+        write_history(folder, trained.history)
+        write_curves(folder, trained.history, best_epoch=trained.best_epoch)
 
-
-def train_batches(options: Options, images: int) -> tf.data.Dataset:
-    """One pass over the train split, in another order and with another augmentation each time."""
-    from beam_vision.training.augment import augment
-
-    tf = deps.need("tensorflow")
-    data = batches(options, TRAIN, images, shuffle=True)
-    seeds = tf.data.Dataset.random(seed=options.seed, rerandomize_each_iteration=True).batch(2)
-    augmented = tf.autograph.experimental.do_not_convert(
-        lambda batch, seed: (augment(batch[0], seed), batch[1])
-    )
-    return tf.data.Dataset.zip((data, seeds)).map(augmented, num_parallel_calls=2).prefetch(2)
+    made = export_model(trained, manifest, jobs.say, add=add)
+    if made.verdict is not None and not made.verdict.passed:
+        raise JobError(f"{made.path} missed its gate: {made.verdict.reason}")

@@ -106,6 +106,23 @@ def test_the_commands_of_the_guide_to_bigquery_run(tmp_path, monkeypatch, capsys
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("warm_children")
+def test_the_commands_of_the_guide_to_training_run(tmp_path, monkeypatch, capsys):
+    demo_lake.make_lake(str(tmp_path / "lake"), digits=300, crops_per_photo=0)
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "training.md").read_text()
+    for name, text in re.findall(r"```yaml\n# (\S+)\n(.*?)```", page, flags=re.DOTALL):
+        Path(name).write_text(text)
+    said = commands(ROOT / "docs" / "training.md")
+    assert len(said) > 5
+    for argv in said:
+        code = cli.main(argv)
+        assert code == 0, f"beam-vision {shlex.join(argv)}\n{capsys.readouterr().err[-3000:]}"
+    assert (tmp_path / "models" / "LATEST").read_text().strip() == "v1"
+    assert (tmp_path / "search" / "best.yaml").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("warm_children")
 def test_the_commands_of_the_readme_and_the_cookbook_run(tmp_path, monkeypatch, capsys):
     demo_lake.make_lake(str(tmp_path / "lake"), digits=300, crops_per_photo=4)
     monkeypatch.chdir(tmp_path)

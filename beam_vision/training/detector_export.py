@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from beam_vision import deps
@@ -85,6 +85,30 @@ def export_detector(
         found = model(image, training=training)
         return find_peaks(found[HEAT], found[SIDES])
 
+    return write_detector(
+        model, serve, target, labels=labels, training=training, metrics=metrics, overwrite=overwrite
+    )
+
+
+def write_detector(
+    model: keras.Model,
+    serve: Callable[..., Mapping[str, Any]],
+    target: str,
+    *,
+    labels: Sequence[str],
+    training: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+    resize: str = "stretch",
+    overwrite: bool = False,
+    keras_too: bool = False,
+) -> ModelSpec:
+    """Writes the bundle of a detector that gives what :func:`find_peaks` does; see :func:`export_detector`.
+
+    Args:
+      serve: from uint8 pixels ``[N, H, W, 3]``, and ``training=False``, to those outputs.
+      resize: how images are brought to the model's size.
+      keras_too: whether the Keras model is saved beside it.
+    """
     said = {
         "task": "detect",
         "detector": "tf_od",
@@ -96,6 +120,9 @@ def export_detector(
         "box_format": "rel_yxyx",
         "class_offset": 1,
         "labels": tuple(labels),
+        "resize": resize,
         "metrics": dict(metrics or {}),
     }
-    return write_trained(model, serve, target, said=said, training=training, overwrite=overwrite)
+    return write_trained(
+        model, serve, target, said=said, training=training, overwrite=overwrite, keras_too=keras_too
+    )

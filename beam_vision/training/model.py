@@ -51,11 +51,7 @@ def build_model(
     layers = keras.layers
     keras.utils.set_random_seed(seed)
     image = keras.Input((height_px, width_px, 3), dtype="uint8", name=INPUT)
-    x = layers.Rescaling(1 / 127.5, offset=-1.0)(image)
-    x = convolve(layers, x, 24, stride=2)
-    for filters in (32, 64, 96):
-        x = convolve(layers, x, filters, stride=2)
-        x = _residual(layers, x, filters)
+    x = compact_features(layers, layers.Rescaling(1 / 127.5, offset=-1.0)(image))
     x = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
     x = layers.Dropout(0.1, seed=seed)(x)
     x = layers.Dense(embedding_dim)(x)
@@ -65,6 +61,15 @@ def build_model(
     scores = layers.Rescaling(COSINE_SCALE)(cosines)
     probabilities = layers.Softmax(name=SCORES)(scores)
     return keras.Model(image, {SCORES: probabilities, EMBEDDING: embedding}, name="compact_classifier")
+
+
+def compact_features(layers, x):  # type: ignore[no-untyped-def]
+    """The network's convolutions: from float ``[N, H, W, 3]`` in -1..1 to a map ``[N, H/16, W/16, 96]``."""
+    x = convolve(layers, x, 24, stride=2)
+    for filters in (32, 64, 96):
+        x = convolve(layers, x, filters, stride=2)
+        x = _residual(layers, x, filters)
+    return x
 
 
 def convolve(layers, x, filters, *, stride=1):  # type: ignore[no-untyped-def]

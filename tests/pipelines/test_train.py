@@ -52,7 +52,7 @@ def test_plan(tmp_path):
         ({"a": 5}, {}, r"one class only \(a\)"),
         ({"a": 5, "b": 0}, {}, r"one class only \(a\)"),
         ({}, {"unlabelled": 9}, "no labelled images"),
-        ({"a": 1, "b": 1}, {"multi_label": True}, "several labels"),
+        ({"a": 1, "b": 1}, {"multi_label": True, "set": ("model.multi_label=false",)}, "several labels"),
         ({"a": 1, "b": 1}, {"image_size": 8}, "at least 16"),
         ({"a": 1, "b": 1}, {"batch_size": 0}, "at least 1"),
         ({"a": 1, "b": 1}, {"output": "gs://bucket/model"}, "local folder"),

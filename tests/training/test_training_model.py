@@ -95,7 +95,7 @@ def test_bundle_gives_what_the_keras_model_gives(model_and_epochs, tmp_path):
     assert (spec.classes, spec.embedding_dim) == (3, 16)
     assert spec.metrics == {"test_accuracy": 0.5}
     assert storage.read_json(f"{target}/{TRAINING_FILE}") == {"a": 1}
-    serve = deps.need("tensorflow").saved_model.load(target).signatures["serving_default"]
+    serve = deps.need("tensorflow").saved_model.load(target).signatures[spec.signature]
     images, _ = images_and_ids(7, seed=3)
     here = model(images, training=False)
     there = serve(**{spec.input_name: deps.need("tensorflow").constant(images)})

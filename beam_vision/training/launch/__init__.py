@@ -1,0 +1,1 @@
+"""Where a training job runs: a child process here, or Vertex AI."""
