@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import lake, stream, warehouse
+from benchmarks import lake, reading, stream, warehouse
 
 CONTENDERS = {
     "embed": ("embed_ours", "embed_stock", "embed_tfdata"),
@@ -33,7 +33,7 @@ LIMITS = {
     "tfrecords": ("limit_decode_full",),
 }
 STREAM = "stream"
-WAREHOUSE = "warehouse"
+APART = {"reading": reading.main, "warehouse": warehouse.main}
 HEADINGS = {"embed": "Embedding", "detect": "Detection", "tfrecords": "TFRecord creation"}
 TITLES = {
     "ours": "beam-vision",
@@ -183,8 +183,8 @@ def main() -> int:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=[*CONTENDERS, STREAM, WAREHOUSE],
-        default=[*CONTENDERS, WAREHOUSE],
+        choices=[*CONTENDERS, STREAM, *APART],
+        default=[*CONTENDERS, *APART],
         help="what to compare; stream goes alone",
     )
     parser.add_argument("--backlog", type=int, default=600, help="stream: messages that are there at once")
@@ -195,11 +195,11 @@ def main() -> int:
     args.folder.mkdir(parents=True, exist_ok=True)
     if STREAM in args.only:
         return parser.error("stream goes alone") if len(args.only) > 1 else stream.main(args, machine())
-    if WAREHOUSE in args.only:
-        args.only.remove(WAREHOUSE)
-        warehouse.main(args, machine())
-        if not args.only:
-            return 0
+    for name in [name for name in args.only if name in APART]:
+        APART[name](args, machine())
+    args.only = [name for name in args.only if name not in APART]
+    if not args.only:
+        return 0
     args.lake = lake.make(args.folder / "lake", args.count)
     args.model = make_model(args.folder / "model")
     args.detector = make_detector(args.folder / "detector")

@@ -119,7 +119,7 @@ def _make(trained: Trained, manifest: DatasetManifest, folder: str, tell: Tell) 
     for kind, figures in lite.items():
         shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
         tell(f"tflite/{kind}.tflite: {shown or 'not measured'}")
-    _pack_golden(trained, manifest, folder, split)
+    pack_images(trained, manifest, folder, split)
     return Exported(path=folder, spec=spec, check=check, lite=lite)
 
 
@@ -183,7 +183,7 @@ def _add_lite(
     return measured
 
 
-def _pack_golden(trained: Trained, manifest: DatasetManifest, folder: str, split: str) -> None:
+def pack_images(trained: Trained, manifest: DatasetManifest, folder: str, split: str) -> None:
     """Packs images that the model never saw, with their truth; none where nothing was measured."""
     from beam_vision.inference.golden import pack_golden
     from beam_vision.records.sample import sample_images

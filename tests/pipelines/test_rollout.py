@@ -11,12 +11,14 @@ from beam_vision.images.codec import encode_png
 from beam_vision.inference.bundle import read_bundle, set_latest, write_bundle
 from beam_vision.inference.golden import pack_golden, read_golden
 from beam_vision.inference.serving_history import Entry, read_history, version_before, worse_is_wanted
-from beam_vision.pipelines import rollout, train
+from beam_vision.pipelines import rollout, train_export
 from beam_vision.pipelines.cli import main
 from beam_vision.records.example import Record, to_example
 from beam_vision.records.manifest import DatasetManifest, Shard, Split
 from beam_vision.testing import models
 from beam_vision.tfrecord_io import write_record
+from beam_vision.training.config import DataConfig, ExportConfig, JobConfig
+from beam_vision.training.job import Trained
 
 COLOURS = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250), "dark": (9, 9, 9)}
 
@@ -185,12 +187,29 @@ def dataset(folder):
     )
 
 
+def trained(folder, number, evaluation):
+    """What a training ended with, as far as packing looks at it."""
+    config = JobConfig(data=DataConfig(dataset=str(folder)), export=ExportConfig(golden_images=number))
+    return Trained(
+        config=config,
+        model=None,
+        labels=(),
+        multi_label=False,
+        history=[],
+        steps=0,
+        best_epoch=0,
+        stopped="",
+        evaluation=evaluation,
+        metrics={},
+        facts={},
+    )
+
+
 @pytest.mark.parametrize(("number", "labels"), [(24, ["red"] * 3 + ["blue"]), (2, ["red", "blue"])])
-def test_train_packs_images_of_the_test_split(root, tmp_path, monkeypatch, number, labels):
+def test_train_packs_images_of_the_test_split(root, tmp_path, number, labels):
     manifest = dataset(tmp_path / "dataset")
-    monkeypatch.setattr(train, "GOLDEN_IMAGES", number)
-    options = train.Options(dataset=str(tmp_path / "dataset"), output=str(root / "v1"))
-    train.pack_images(options, manifest, {"split": "test"})
+    job = trained(tmp_path / "dataset", number, {"split": "test"})
+    train_export.pack_images(job, manifest, str(root / "v1"), "test")
     golden = read_golden(str(root / "v1"))
     assert [image.label for image in golden.images] == labels
     assert [image.said.labels[0].label for image in golden.images] == labels
@@ -198,8 +217,7 @@ def test_train_packs_images_of_the_test_split(root, tmp_path, monkeypatch, numbe
 
 def test_without_a_test_split_nothing_is_packed(root):
     shutil.rmtree(root / "v1" / "golden")
-    options = train.Options(dataset="nowhere", output=str(root / "v1"))
-    train.pack_images(options, None, None)
+    train_export.pack_images(trained("nowhere", 24, None), None, str(root / "v1"), "train")
     assert read_golden(str(root / "v1")) is None
 
 
