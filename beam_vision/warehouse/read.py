@@ -87,7 +87,6 @@ def read_rows(
             name,
             columns=columns,
             where=where,
-            most_streams=threads,
             most_bytes=max_bytes_billed,
         )
         each = [functools.partial(read_stream, reader, snapshot, stream) for stream in snapshot.streams]
