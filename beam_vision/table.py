@@ -178,3 +178,15 @@ def schema(
         pa.field("attributes", pa.map_(text, text)),
     ]
     return pa.schema(fields)
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """The bytes of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    sink = pa.BufferOutputStream()
+    # Vectors have nothing to gain from a dictionary and little from compression; texts have much.
+    pq.write_table(table, sink, compression="zstd", use_dictionary=text)
+    return sink.getvalue().to_pybytes()

@@ -13,10 +13,10 @@ from beam_vision import storage
 from beam_vision.errors import UsageError
 from beam_vision.evaluation import metrics_rows, result
 from beam_vision.warehouse import clients, schema, tables
+from beam_vision.warehouse.loads import load_config, to_file
 from beam_vision.warehouse.names import TableName, is_bigquery, parse_table
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from google.cloud.bigquery import Client
 
 RUN_ID_FORMAT = "%Y%m%dT%H%M%S%fZ"
@@ -88,23 +88,13 @@ def add_to_table(name: TableName, metrics: Mapping[str, Any]) -> int:
     rows = metrics_rows.rows_of(metrics, evaluated_at)
     with contextlib.closing(clients.client(name.project)) as client:
         found = tables.ensure(client, name, tables.metrics_form(rows.schema))
-        start = partial(_load, client, name, _parquet(rows), found.location)
+        start = partial(_load, client, name, to_file(schema.to_warehouse(rows)), found.location)
         job = warehouse_jobs.job_id(name, run_id, "metrics")
         warehouse_jobs.finish(client, start, job, location=found.location, about=name)
     return rows.num_rows
 
 
-def _parquet(rows: pa.Table) -> bytes:
-    import pyarrow.parquet as pq
-
-    file = io.BytesIO()
-    pq.write_table(schema.to_warehouse(rows), file)
-    return file.getvalue()
-
-
 def _load(client: Client, name: TableName, data: bytes, location: str, job: str) -> Any:
-    from beam_vision.sinks.warehouse_load import load_config
-
     config = load_config(tables.metrics_form(metrics_rows.schema()).fields)
     return client.load_table_from_file(
         io.BytesIO(data), name.path, job_id=job, location=location or None, job_config=config

@@ -21,6 +21,7 @@ from beam_vision.search.vector_index_use import use_of
 from beam_vision.warehouse import clients, cost, schema, tables
 from beam_vision.warehouse.arrow_form import to_warehouse
 from beam_vision.warehouse.forms import STREAM
+from beam_vision.warehouse.loads import load_config, to_file
 from beam_vision.warehouse.names import TableName, is_bigquery, parse_table
 from beam_vision.warehouse.once import ONCE
 
@@ -162,7 +163,6 @@ def _view_note(name: TableName) -> str:
 @contextlib.contextmanager
 def _loaded(client: Client, beside: TableName, rows: pa.Table) -> Iterator[TableName]:
     """Rows in a table beside another one, dropped at the end; it expires if nobody lives to do so."""
-    import pyarrow.parquet as pq
     from google.cloud import bigquery
 
     name = beside.sibling(f"query_{uuid.uuid4().hex[:16]}")
@@ -170,23 +170,11 @@ def _loaded(client: Client, beside: TableName, rows: pa.Table) -> Iterator[Table
     made.expires = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(
         seconds=_RELATION_EXPIRES_SEC
     )
-    buffer = io.BytesIO()
-    pq.write_table(to_warehouse(rows), buffer)
-    options = bigquery.ParquetOptions()
-    options.enable_list_inference = True
-    config = bigquery.LoadJobConfig(
-        source_format=bigquery.SourceFormat.PARQUET,
-        schema=made.schema,
-        write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE_DATA
-        if hasattr(bigquery.WriteDisposition, "WRITE_TRUNCATE_DATA")
-        else bigquery.WriteDisposition.WRITE_TRUNCATE,
-        parquet_options=options,
-    )
+    file, config = io.BytesIO(to_file(to_warehouse(rows))), load_config(made.schema)
     try:
         clients.retried(lambda: client.create_table(made, exists_ok=True))
         try:
-            job = client.load_table_from_file(buffer, name.path, rewind=True, job_config=config)
-            job.result()
+            client.load_table_from_file(file, name.path, job_config=config).result()
             yield name
         finally:
             clients.retried(lambda: client.delete_table(name.path, not_found_ok=True))

@@ -19,6 +19,7 @@ from beam_vision.sinks.windows import Windows
 from beam_vision.stream_table import FAILURES
 from beam_vision.warehouse.arrow_form import to_warehouse
 from beam_vision.warehouse.forms import stream_schema
+from beam_vision.warehouse.loads import to_file
 from beam_vision.warehouse.names import TableName, quoted
 from beam_vision.warehouse.schema import WRITTEN_AT
 
@@ -96,7 +97,7 @@ def write_loads(settings: Windows, table: str) -> Iterator[str]:
         if table == FAILURES:
             rows = _bounded(rows)
         path = storage.join(folder, f"load-{number:05d}.tmp")
-        storage.write_bytes(path, loads.to_file(to_warehouse(rows)))
+        storage.write_bytes(path, to_file(to_warehouse(rows)))
         yield path
 
 

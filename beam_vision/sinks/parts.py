@@ -14,7 +14,7 @@ import numpy as np
 from beam_vision import storage
 from beam_vision.digest import content_digest
 from beam_vision.sinks.rows import RowSettings, to_table
-from beam_vision.table import Part
+from beam_vision.table import Part, to_parquet
 from beam_vision.types import Prediction
 
 if TYPE_CHECKING:
@@ -82,18 +82,6 @@ def stage(folder: str, images: Sequence[Sequence[Prediction]], settings: RowSett
     path = storage.join(folder, f"{content_digest(data)[:32]}.parquet")
     storage.write_bytes(path, data)
     return RowFile(path, table.num_rows, len(images), len(data), hash_keys(sorted(first)))
-
-
-def to_parquet(table: pa.Table) -> bytes:
-    """The bytes of a Parquet file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    text = [field.name for field in table.schema if pa.types.is_string(field.type)]
-    sink = pa.BufferOutputStream()
-    # Vectors have nothing to gain from a dictionary and little from compression; texts have much.
-    pq.write_table(table, sink, compression="zstd", use_dictionary=text)
-    return sink.getvalue().to_pybytes()
 
 
 def read_kept(path: str, settings: RowSettings, *, is_part: bool) -> tuple[RowFile, list[str]] | None:

@@ -18,8 +18,8 @@ from beam_vision.errors import UsageError
 from beam_vision.sinks import failures as dead_letter
 from beam_vision.sinks import warehouse_load as loading
 from beam_vision.sinks.failures import StagedFailures
-from beam_vision.sinks.parts import to_parquet
 from beam_vision.sinks.warehouse_jobs import finish, job_id
+from beam_vision.table import to_parquet
 from beam_vision.types import Failure
 from beam_vision.warehouse import clients, schema, tables
 from beam_vision.warehouse.cost import job_config

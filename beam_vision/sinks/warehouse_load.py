@@ -20,6 +20,7 @@ from beam_vision.sinks.rows import RowSettings
 from beam_vision.sinks.warehouse_jobs import begin, finish, job_id
 from beam_vision.table import Part
 from beam_vision.warehouse import clients, schema
+from beam_vision.warehouse.loads import load_config, to_file
 from beam_vision.warehouse.names import TableName
 
 if TYPE_CHECKING:
@@ -60,15 +61,6 @@ def write_part(task: PartTask, folder: str, settings: RowSettings) -> Part:
     data = to_file(stored(rows))
     storage.write_bytes(storage.join(folder, task.name), data)
     return Part(task.name, rows.num_rows, len(data), parts.count_images(rows, settings))
-
-
-def to_file(rows: pa.Table) -> bytes:
-    """A Parquet file to load. No column of it is required, as none of a staging table is: BigQuery refuses a
-    file whose columns have another mode."""
-    import pyarrow as pa
-
-    optional = pa.schema([field.with_nullable(True) for field in rows.schema])
-    return parts.to_parquet(pa.Table.from_arrays(rows.columns, schema=optional))
 
 
 def staging_fields(columns: pa.Schema) -> list[SchemaField]:
@@ -123,21 +115,6 @@ def load(
         raise JobError(str(clients.explain(error, into))) from error
     for start, one, job in zip(starts, ids, begun, strict=True):
         finish(client, start, one, location=location, about=into, job=job)
-
-
-def load_config(fields: Sequence[SchemaField]) -> LoadJobConfig:
-    """Of a job that adds Parquet files to a table with these columns."""
-    from google.cloud import bigquery
-
-    parquet = bigquery.ParquetOptions()
-    parquet.enable_list_inference = True  # list<element> -> REPEATED, not a RECORD of a list
-    return bigquery.LoadJobConfig(
-        schema=list(fields),
-        source_format=bigquery.SourceFormat.PARQUET,
-        parquet_options=parquet,
-        write_disposition=bigquery.WriteDisposition.WRITE_APPEND,
-        create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
-    )
 
 
 def _load_uris(

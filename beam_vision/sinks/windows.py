@@ -23,10 +23,10 @@ from beam_vision.digest import content_digest
 from beam_vision.errors import UsageError
 from beam_vision.sinks import windows_files as files
 from beam_vision.sinks import windows_staging as staging
-from beam_vision.sinks.parts import PART_BYTES, to_parquet
+from beam_vision.sinks.parts import PART_BYTES
 from beam_vision.stream_table import PREDICTIONS, TABLES
 from beam_vision.stream_types import StreamRow, as_datetime
-from beam_vision.table import MANIFEST
+from beam_vision.table import MANIFEST, to_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa

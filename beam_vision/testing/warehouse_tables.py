@@ -15,6 +15,7 @@ from beam_vision.testing.bigquery_emulator import Warehouse
 from beam_vision.warehouse import schema
 from beam_vision.warehouse.arrow_form import to_warehouse
 from beam_vision.warehouse.forms import described
+from beam_vision.warehouse.loads import load_config, to_file
 from beam_vision.warehouse.names import TableName
 
 if TYPE_CHECKING:
@@ -49,14 +50,8 @@ def copy_table(
 
 def load_rows(warehouse: Warehouse, name: TableName, rows: pa.Table) -> None:
     """Adds rows, in our Arrow form, to a table that is there."""
-    data = io.BytesIO()
-    pq.write_table(to_warehouse(rows), data)
-    options = bigquery.ParquetOptions()
-    options.enable_list_inference = True
-    config = bigquery.LoadJobConfig(
-        source_format="PARQUET", parquet_options=options, schema=schema.fields(rows.schema)
-    )
-    warehouse.client.load_table_from_file(data, name.path, rewind=True, job_config=config).result()
+    data, config = io.BytesIO(to_file(to_warehouse(rows))), load_config(schema.fields(rows.schema))
+    warehouse.client.load_table_from_file(data, name.path, job_config=config).result()
 
 
 def _moment(run_id: str) -> datetime.datetime | None:

@@ -15,7 +15,7 @@ from beam_vision.sinks import warehouse_load as loading
 from beam_vision.sinks import warehouse_merge as merging
 from beam_vision.sinks.rows import RowSettings, to_table
 from beam_vision.types import Box, Prediction
-from beam_vision.warehouse import clients, schema
+from beam_vision.warehouse import clients, loads, schema
 from beam_vision.warehouse.append_wire import Connection
 from beam_vision.warehouse.names import TableName
 
@@ -68,7 +68,7 @@ def test_the_statements_against_two_runs_are_googlesql(settings):
 def test_a_file_has_the_modes_of_the_staging_table(settings):
     """BigQuery: "specified as NULLABLE in provided schema which does not match REQUIRED in the file"."""
     image = boxed("a", 1) if settings is BOXES else prediction("a")
-    data = loading.to_file(loading.stored(to_table([image], settings, RUNS[0])))
+    data = loads.to_file(loading.stored(to_table([image], settings, RUNS[0])))
     file = pq.ParquetFile(io.BytesIO(data))
     fields = loading.staging_fields(schema.batch_schema(settings.schema()))
     assert [field.name for field in fields] == file.schema_arrow.names
@@ -80,7 +80,7 @@ def test_a_file_has_the_modes_of_the_staging_table(settings):
 
 def test_the_schema_of_a_load_is_said_and_not_guessed():
     fields = loading.staging_fields(schema.batch_schema(SETTINGS.schema()))
-    sent = loading.load_config(fields).to_api_repr()["load"]
+    sent = loads.load_config(fields).to_api_repr()["load"]
     assert [each["name"] for each in sent["schema"]["fields"]] == [field.name for field in fields]
     assert sent["parquetOptions"] == {"enableListInference": True}
 
