@@ -26,11 +26,13 @@ REQUIRES = [
 
 EXTRAS = {
     "bench": ["tensorflow-hub>=0.16"],  # Beam's own TensorFlow handler, which we compare with, imports it
+    "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],  # CUDA's libraries; the driver is the machine's
     "onnx": ["onnxruntime>=1.18"],
     "demo": ["scikit-learn>=1.5", "scikit-image>=0.24"],
     "train": ["google-cloud-aiplatform>=1.100", "keras-hub>=0.32,<0.33", "keras-tuner>=1.4.7"],
     "test": [
         "bqemulator>=1.4,<2",
+        "dockerfile-parse>=2,<3",
         "gcp-storage-emulator>=2024",
         "google-cloud-aiplatform>=1.100",
         "hypothesis>=6",
@@ -63,7 +65,10 @@ setup(
         "beam_vision.templates",
     ],
     package_dir={"beam_vision.pipelines": "pipelines", "beam_vision.templates": "templates"},
-    package_data={"beam_vision": ["py.typed"], "beam_vision.templates": ["sql/*.sql"]},
+    package_data={
+        "beam_vision": ["py.typed"],
+        "beam_vision.templates": ["sql/*.sql", "flex/*", "flex/*/metadata.json"],
+    },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["beam-vision = beam_vision.pipelines.cli:main"]},

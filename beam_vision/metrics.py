@@ -2,7 +2,7 @@
 
 Every transform counts through :func:`count` and :func:`observe`: they update Beam's metrics, and the
 process-wide :data:`TALLY` that a local run's progress line reads (Beam's local runner shows its own
-metrics only at the end).
+metrics only at the end). :mod:`beam_vision.measured` says what each of them means.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import Counter
+from dataclasses import asdict, dataclass
 from typing import Any
 
 NAMESPACE = "beam_vision"
@@ -52,40 +53,60 @@ INFERENCE_MS = "inference_ms_per_batch"
 MODEL_LOAD_MS = "model_load_ms"
 
 
+@dataclass(frozen=True)
+class Spread:
+    """A distribution's observations, in short: whole numbers, at least one of them."""
+
+    count: int
+    sum: int
+    min: int
+    max: int
+
+    def merged(self, other: Spread) -> Spread:
+        """Of both."""
+        return Spread(
+            self.count + other.count, self.sum + other.sum, min(self.min, other.min), max(self.max, other.max)
+        )
+
+    def to_json(self) -> dict[str, float]:
+        """As plain JSON values, with the mean."""
+        return {**asdict(self), "mean": round(self.sum / self.count, 3)}
+
+
 class Tally:
-    """Counts of this process, for the progress line and the stage timings of a local run."""
+    """Counts of this process, for the progress line of a local run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-        self._sums: Counter[str] = Counter()
+        self._counters: Counter[str] = Counter()
+        self._spreads: dict[str, Spread] = {}
 
     def add(self, name: str, amount: int) -> None:
         """Adds to a counter."""
         with self._lock:
-            self._counts[name] += amount
+            self._counters[name] += amount
 
     def add_observation(self, name: str, value: int) -> None:
-        """Adds one observation to a distribution (its count and sum are kept)."""
+        """Adds one observation to a distribution."""
+        one = Spread(1, value, value, value)
         with self._lock:
-            self._counts[name] += 1
-            self._sums[name] += value
+            self._spreads[name] = self._spreads[name].merged(one) if name in self._spreads else one
 
     def counts(self) -> dict[str, int]:
-        """Counters, and for each distribution how many observations it has."""
+        """What each counter stands at."""
         with self._lock:
-            return dict(self._counts)
+            return dict(self._counters)
 
-    def sums(self) -> dict[str, int]:
-        """For each distribution the sum of what was observed."""
+    def spreads(self) -> dict[str, Spread]:
+        """Each distribution."""
         with self._lock:
-            return dict(self._sums)
+            return dict(self._spreads)
 
     def clear(self) -> None:
         """Starts again from nothing (at the start of a job)."""
         with self._lock:
-            self._counts.clear()
-            self._sums.clear()
+            self._counters.clear()
+            self._spreads.clear()
 
 
 TALLY = Tally()

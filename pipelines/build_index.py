@@ -5,24 +5,23 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from beam_vision import storage, table
 from beam_vision.errors import UsageError
 from beam_vision.pipelines import job as jobs
-from beam_vision.pipelines.options import make_parser, option, parse
+from beam_vision.pipelines.build_index_output import JOB, render, summary
+from beam_vision.pipelines.options import ReportOptions, make_parser, option, parse
+from beam_vision.pipelines.ran import Ran, write_metrics
 from beam_vision.warehouse.names import is_bigquery
 
-if TYPE_CHECKING:
-    from beam_vision.search.build import Built
-
-NAME = "build-index"
+NAME = JOB
 DESCRIPTION = "Builds a search index from a table of embeddings, or brings one up to date with it."
 EXAMPLE = "beam-vision build-index --table embedded/ --output index/ --recall_target 0.95"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(ReportOptions):
     """What ``build-index`` takes."""
 
     table: str = option(
@@ -58,8 +57,27 @@ class Options:
     skip_bad_vectors: bool = option(
         False, help="leave out vectors that are missing, zero, not finite or of another dimension"
     )
-    summary: str = option("", help="write the end-of-run summary to this file as JSON", metavar="FILE")
+    shards: str = option(
+        "",
+        help="build the index in so many shards, each by itself, as a Beam job on as many workers as there "
+        "are (it takes Beam's options then, such as --runner), each with memory for one shard; auto: as "
+        "--shard_rows asks for (default: one piece, built here; with --incremental as built)",
+        metavar="N|auto",
+    )
+    shard_rows: int = option(2_000_000, help="with --shards auto, about how many rows a shard may have")
+    resume: bool = option(
+        False, help="with --shards, keep shards of the same rows that an earlier run finished"
+    )
     preflight_only: bool = option(False, help="check everything, say what would be done, run nothing")
+
+
+def is_sharded(options: Options) -> bool:
+    """Whether the index is, or will be, one in shards."""
+    from beam_vision.search import shards
+
+    return bool(options.shards) or (
+        (options.incremental or bool(options.since)) and shards.is_sharded(options.output)
+    )
 
 
 def preflight(options: Options) -> dict[str, Any]:
@@ -71,6 +89,12 @@ def preflight(options: Options) -> dict[str, Any]:
     """
     from beam_vision.search import build, bundle, since
 
+    if is_sharded(options):
+        from beam_vision.pipelines.build_index_shards import plan_of
+
+        return plan_of(options).facts
+    if options.resume:
+        raise UsageError("--resume goes with --shards: an index of one piece is built at once")
     output = bundle.local_folder(options.output)
     there = os.path.exists(storage.join(output, bundle.MANIFEST))
     updates = options.incremental or bool(options.since)
@@ -82,7 +106,7 @@ def preflight(options: Options) -> dict[str, Any]:
         manifest = bundle.read_manifest(output)
         if options.since:
             since.moment_of(options.since, manifest, options.table)
-    facts = _facts(options.table)
+    facts = table_facts(options.table)
     backend = options.backend or "auto"
     if facts["rows"] and backend == "auto" and not updates:
         backend = build.choose_backend(facts["rows"])
@@ -95,8 +119,12 @@ def preflight(options: Options) -> dict[str, Any]:
     }
 
 
-def _facts(place: str) -> dict[str, Any]:
-    """The rows and the dimension of a table, None where it doesn't say; of a folder also its parts."""
+def table_facts(place: str) -> dict[str, Any]:
+    """The rows and the dimension of a table, None where it doesn't say; of a folder also its parts.
+
+    Raises:
+      UsageError: there is no such table, or it has no embeddings.
+    """
     if is_bigquery(place):
         from beam_vision.search.places import Warehouse
 
@@ -117,7 +145,13 @@ def _facts(place: str) -> dict[str, Any]:
 def run(argv: list[str]) -> int:
     """Builds or updates an index. Exit code 2 when the table, or the index that is there, won't do."""
     parser = make_parser(NAME, Options, description=DESCRIPTION, example=EXAMPLE, beam=False)
-    options, _ = parse(parser, Options, argv, beam=False)
+    options, beam_args = parse(parser, Options, argv)
+    if is_sharded(options):
+        from beam_vision.pipelines.build_index_shards import build_shards
+
+        return build_shards(options, beam_args)
+    if beam_args:
+        raise UsageError(f"unknown option {beam_args[0]}: Beam's options go with --shards")
     plan = preflight(options)
     if options.preflight_only:
         return jobs.show_plan(plan)
@@ -141,52 +175,9 @@ def run(argv: list[str]) -> int:
             options.table, options.output, recall_target=target, backend=options.backend or "auto", **made
         )
     wall_sec = time.monotonic() - start
+    told = summary(options.output, built.manifest, wall_sec).to_json()
     if options.summary:
-        storage.write_json(options.summary, summary(options, built, wall_sec).to_json())
-    jobs.emit(render(options, built, wall_sec))
+        storage.write_json(options.summary, told)
+    write_metrics(options.metrics_file, told, Ran())
+    jobs.emit(render(options.output, built, wall_sec))
     return 0
-
-
-def summary(options: Options, built: Built, wall_sec: float) -> jobs.Summary:
-    """The accounts: rows of the table, rows in the index, vectors left out by reason."""
-    index = built.manifest
-    left_out = sum(index.skipped.values())
-    inputs = index.rows + left_out
-    return jobs.Summary(
-        job=NAME,
-        run_id=jobs.new_run_id(),
-        inputs=inputs,
-        outputs=index.rows,
-        failed=left_out,
-        failed_by_reason=index.skipped,
-        images_per_sec=round(inputs / max(wall_sec, 1e-9), 1),
-        wall_sec=round(wall_sec, 3),
-        digests={"model": index.model_digest, "preprocessing": index.preprocessing_digest},
-        output=storage.absolute(options.output),
-        notes=index.notes,
-    )
-
-
-def render(options: Options, built: Built, wall_sec: float) -> str:
-    """What was built, as a short table."""
-    index = built.manifest
-    effort = ", ".join(f"{name} {value:,}" for name, value in index.parameters.items() if value)
-    changes = f"{built.added:,} added, {built.replaced:,} replaced, {built.deleted:,} deleted"
-    if not built.trained:
-        changes += ", not trained again"
-    rows = [
-        ("index", storage.absolute(options.output)),
-        ("rows", f"{index.rows:,} of {index.dimension} dimensions ({changes})"),
-        ("backend", index.backend + (f" ({effort})" if effort else "")),
-        (
-            "recall@10",
-            f"{index.recall_at_10:.3f} on {index.recall_queries} queries, at least "
-            f"{index.recall_target} was asked for",
-        ),
-        ("a query", f"{index.query_ms_median:.2f} ms (median), {index.query_ms_p95:.2f} ms (95 of 100)"),
-        ("made by", f"model {index.model_digest or '?'}, preprocessing {index.preprocessing_digest or '?'}"),
-        ("took", f"{wall_sec:.1f} s"),
-    ]
-    rows += [("left out", f"{count:,} vectors {reason}") for reason, count in index.skipped.items()]
-    rows += [("note", note) for note in index.notes]
-    return "\n".join(f"{name:<10}  {text}" for name, text in rows)

@@ -117,7 +117,7 @@ def ways(options: Options, table: Index) -> Iterator[dict[str, Ask]]:
         refuse_other_maker(
             (index.model_digest, index.preprocessing_digest), (table.model_digest, table.preprocessing_digest)
         )
-        asks[f"index ({index.index.backend})"] = index.search
+        asks[f"index ({index.backend})"] = index.search
     with tempfile.TemporaryDirectory() as folder:
         write_vectors(table, folder)
         asks["duckdb"] = TableSearch(facts_of(folder)).search

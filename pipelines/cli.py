@@ -26,6 +26,9 @@ JOBS = {
     "vector-index": "advise, create, inspect or drop BigQuery's own index of a table",
     "migrate-embeddings": "bring a table in BigQuery to another model's embeddings, then switch",
     "sql": "run SQL over a table",
+    "plan": "say how long a job takes and what it costs, from a sample of its images",
+    "doctor": "check this machine, the project in the cloud and a job's options",
+    "template": "build and run a job's flex template on Dataflow",
     "demo": "everything, on real images, ending in an HTML report",
     "demo-stream": "simulated cameras through a stream, ending in an HTML page",
 }

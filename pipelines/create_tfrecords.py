@@ -18,6 +18,7 @@ from beam_vision.pipelines.options import (
     parse,
     source_facts,
 )
+from beam_vision.pipelines.ran import Ran
 from beam_vision.records import layout
 from beam_vision.records.encode import ENCODINGS, EncodeSettings
 from beam_vision.records.manifest import DatasetManifest, read_manifest
@@ -198,7 +199,7 @@ def build(pipeline: beam.Pipeline, options: Options, *, run_id: str, attempt: in
     )
 
 
-def summarise(options: Options, run_id: str, wall_sec: float) -> jobs.Summary:
+def summarise(options: Options, run_id: str, ran: Ran, wall_sec: float) -> jobs.Summary:
     """The accounts of a run, from what it committed; without a manifest of its own, all images failed."""
     from beam_vision.sinks.letters import counts_of
 
@@ -228,7 +229,7 @@ def summarise(options: Options, run_id: str, wall_sec: float) -> jobs.Summary:
         failed_by_reason=manifest.failed_by_reason,
         images_per_sec=manifest.inputs / max(wall_sec, 1e-9),
         wall_sec=wall_sec,
-        stage_sec=jobs.stage_seconds(),
+        stage_sec=ran.stage_sec,
         digests={"dataset": manifest.dataset_digest, "encode": manifest.encode_digest},
         output=folder,
         failures=failures,
@@ -277,6 +278,13 @@ def run(argv: list[str], *, attempt: int = 1) -> int:
     if options.preflight_only:
         return jobs.show_plan(plan)
     run_id, start = jobs.new_run_id(), time.monotonic()
-    jobs.execute(lambda pipeline: build(pipeline, options, run_id=run_id, attempt=attempt), beam_args)
-    summary = summarise(options, run_id, time.monotonic() - start)
-    return jobs.finish(summary, path=options.summary, max_failure_rate=options.max_failure_rate)
+    names = ("images", "image_root", "output", "failures")
+    ran = jobs.execute(
+        lambda pipeline: build(pipeline, options, run_id=run_id, attempt=attempt),
+        beam_args,
+        paths={f"--{name}": getattr(options, name) for name in names},
+    )
+    if ran.template:
+        return jobs.written(ran)
+    summary = summarise(options, run_id, ran, time.monotonic() - start)
+    return jobs.finish(summary, options, ran)

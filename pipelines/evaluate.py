@@ -12,7 +12,8 @@ from beam_vision.evaluation import findings, result, warehouse
 from beam_vision.evaluation.detected import DetectionTable, check_table
 from beam_vision.pipelines import job as jobs
 from beam_vision.pipelines.evaluate_output import Outputs, add_to_table, check, outputs_of
-from beam_vision.pipelines.options import SourceOptions, make_parser, option, parse
+from beam_vision.pipelines.options import ReportOptions, SourceOptions, make_parser, option, parse
+from beam_vision.pipelines.ran import Ran
 from beam_vision.warehouse.names import is_bigquery
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _SOURCE = SourceOptions.__dataclass_fields__
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(ReportOptions):
     """What ``evaluate`` takes."""
 
     task: str = option(help="what was predicted", choices=("detect",))
@@ -66,7 +67,6 @@ class Options:
         "or a table of BigQuery",
         metavar="PATH",
     )
-    summary: str = option("", help="write the end-of-run summary to this file as JSON", metavar="FILE")
     max_failure_rate: float = option(
         1.0, help="end with exit code 1 when a larger share of the truth's images is unusable"
     )
@@ -175,8 +175,8 @@ def digests(plan: Plan) -> dict[str, str]:
     return {"model": manifest.model_digest, "preprocessing": manifest.preprocessing_digest}
 
 
-def build(pipeline: beam.Pipeline, plan: Plan) -> None:
-    """Adds the job to a pipeline; what it finds is written to ``plan.found``."""
+def build(pipeline: beam.Pipeline, plan: Plan) -> beam.PCollection:
+    """Adds the job to a pipeline; what it finds is written to ``plan.found``. Gives that path, once."""
     from beam_vision.evaluation.transforms import (
         JoinTruth,
         MeasureClasses,
@@ -193,7 +193,7 @@ def build(pipeline: beam.Pipeline, plan: Plan) -> None:
     failures = joined.failed | "WriteFailures" >> WriteFailures(
         plan.failures, run_id=plan.run_id, job=NAME, output=plan.output
     )
-    _ = (classes, sheets) | "WriteResult" >> WriteResult(plan.found, joined=joined, failures=failures)
+    return (classes, sheets) | "WriteResult" >> WriteResult(plan.found, joined=joined, failures=failures)
 
 
 def read_rows(found: DetectionTable) -> beam.PTransform:
@@ -297,8 +297,39 @@ def run(argv: list[str]) -> int:
     options, beam_args = parse(parser, Options, argv)
     if options.preflight_only:
         return jobs.show_plan(preflight(options))
+    if jobs.template_of(jobs.beam_options(beam_args)):
+        return jobs.written(write_job(options, beam_args))
     evaluate(options, beam_args)
     return 0
+
+
+def write_job(options: Options, beam_args: list[str]) -> Ran:
+    """Writes the job to ``--template_location``; a worker does at its end what :func:`evaluate` does here.
+
+    Raises:
+      UsageError: the job can't run as asked.
+    """
+    import apache_beam as beam
+
+    plan = prepare(options, jobs.new_run_id())
+
+    def build_whole(pipeline: beam.Pipeline) -> None:
+        _ = build(pipeline, plan) | "Conclude" >> beam.Map(conclude, plan)
+
+    return jobs.execute(build_whole, beam_args)
+
+
+def conclude(path: str, plan: Plan) -> None:
+    """From what the pipeline found to ``metrics.json``, on a worker; one that comes again finds it done.
+
+    Raises:
+      UsageError, JobError: as :func:`check_common`.
+    """
+    if storage.exists(path):
+        found = result.Result.from_json(storage.read_json(path))
+        check_common(found, plan)
+        write(found, plan)
+        storage.delete(path)
 
 
 def evaluate(options: Options, beam_args: list[str]) -> tuple[result.Result, dict[str, Any]]:
@@ -311,7 +342,7 @@ def evaluate(options: Options, beam_args: list[str]) -> tuple[result.Result, dic
     start = time.monotonic()
     plan = prepare(options, jobs.new_run_id())
     try:
-        jobs.execute(lambda pipeline: build(pipeline, plan), beam_args)
+        ran = jobs.execute(lambda pipeline: build(pipeline, plan), beam_args)
         found = result.Result.from_json(storage.read_json(plan.found))
     finally:
         storage.delete(plan.found)
@@ -319,5 +350,5 @@ def evaluate(options: Options, beam_args: list[str]) -> tuple[result.Result, dic
     metrics = write(found, plan)
     jobs.emit(result.render(metrics))
     summary = summarise(found, metrics, plan, time.monotonic() - start)
-    jobs.finish(summary, path=options.summary, max_failure_rate=options.max_failure_rate)
+    jobs.finish(summary, options, ran)
     return found, metrics

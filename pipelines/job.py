@@ -11,17 +11,22 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from beam_vision import metrics, storage
 from beam_vision.errors import JobError, UsageError
+from beam_vision.pipelines import portable
+from beam_vision.pipelines.ran import Ran, ran, write_metrics
+from beam_vision.pipelines.submission import check_sendable, service_errors
+from beam_vision.pipelines.worker_errors import ours_in
 
 if TYPE_CHECKING:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.runner import PipelineRunner
+
 
 _WHERE = re.compile(r" \[while running '[^']*'\]$")
 """What Beam adds to an error: the step that raised it."""
@@ -42,7 +47,7 @@ class Summary:
       already_done: images left out because an earlier run had finished them (``--resume``).
       failed_by_reason: failed, by reason.
       images_per_sec: inputs handled a second, over the whole run, start-up included.
-      stage_sec: seconds in each stage, summed over threads (local runs only).
+      stage_sec: seconds in each stage, summed over threads and workers.
       digests: what made the result: model, preprocessing, dataset.
       output: where the result is.
       failures: where the dead letter is.
@@ -69,6 +74,22 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return asdict(self)
+
+
+class Accepting(Protocol):
+    """Options that say where a run's accounts go, and how many failures are acceptable."""
+
+    @property
+    def summary(self) -> str:
+        """File for the summary; empty: none."""
+
+    @property
+    def metrics_file(self) -> str:
+        """File for the metrics; empty: none."""
+
+    @property
+    def max_failure_rate(self) -> float:
+        """A larger share of failed images is an error."""
 
 
 def new_run_id() -> str:
@@ -98,11 +119,13 @@ def guarded(run: Callable[[list[str]], int], argv: list[str]) -> int:
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:
-    """Not what Beam says of its inference where PyTorch isn't installed; and not a traceback of an error that
-    is said in a line at the end."""
+    """Not what Beam says of its inference where PyTorch isn't installed, nor of a job server that it starts
+    and ends; and not a traceback of an error that is said in a line at the end."""
     if record.exc_info and isinstance(record.exc_info[1], UsageError | JobError):
         return False
-    return not record.getMessage().startswith("Resource module is not available")
+    if record.name == "PrismRunner" and record.levelno < logging.WARNING:
+        return False
+    return not record.getMessage().startswith(("Resource module is not available", "Really "))
 
 
 def say(text: str) -> None:
@@ -128,10 +151,11 @@ def runner_of(options: PipelineOptions) -> tuple[PipelineRunner | None, bool]:
     """The runner to use (None: what the options name) and whether it runs in this process.
 
     Locally that is ``FnApiRunner``, said outright: ``DirectRunner`` would first try to
-    download another engine.
+    download another engine. It may have its workers in other processes (see
+    :mod:`beam_vision.pipelines.worker_pools`).
 
     Raises:
-      UsageError: the runner is known to lose data.
+      UsageError: the runner is known to lose data, or the options name worker pools wrongly.
     """
     from apache_beam.options.pipeline_options import StandardOptions
 
@@ -142,28 +166,70 @@ def runner_of(options: PipelineOptions) -> tuple[PipelineRunner | None, bool]:
         return None, False
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-    return FnApiRunner(), True
+    from beam_vision.pipelines.worker_pools import WorkerPoolRunner, pools_of
+
+    pools = pools_of(options)
+    return (WorkerPoolRunner(pools), False) if pools else (FnApiRunner(), True)
 
 
-def execute(build: Callable[[beam.Pipeline], None], beam_args: list[str]) -> None:
+def execute(
+    build: Callable[[beam.Pipeline], None], beam_args: list[str], *, paths: Mapping[str, str] | None = None
+) -> Ran:
     """Builds and runs a pipeline and waits for its end, with a progress line when it runs here.
 
+    Args:
+      build: adds the job's steps.
+      beam_args: Beam's part of the command line.
+      paths: what workers read and write, by the option that names it: Dataflow's must reach it.
+
+    Returns:
+      What it measured; or only where the job was written (see :func:`template_of`).
+
     Raises:
-      JobError: the runner reported another end than done.
+      JobError: the runner reported another end than done, or a step raised it, wherever it ran.
+      UsageError: a step raised it, or Dataflow could not run the job.
     """
     import apache_beam as beam
     from apache_beam.runners.runner import PipelineState
 
     options = beam_options(beam_args)
     runner, is_local = runner_of(options)
+    check_sendable(options, paths)
+    portable.settle(options)
     pipeline = beam.Pipeline(runner=runner, options=options)
     build(pipeline)
     metrics.TALLY.clear()
-    with progress() if is_local else contextlib.nullcontext():
-        result = pipeline.run()
-        state = result.wait_until_finish()
+    try:
+        with portable.runner_errors(options), progress() if is_local else service_errors(options):
+            result = pipeline.run()
+            state = result.wait_until_finish()
+    except RuntimeError as error:
+        said = ours_in(str(error))
+        if said is None:
+            raise
+        raise said from error
     if state is not None and state != PipelineState.DONE:
         raise JobError(f"the runner ended the job as {state}")
+    name = type(runner).__name__ if runner else type(pipeline.runner).__name__
+    template = template_of(options)
+    return Ran(runner=name, template=template) if template else ran(result, name)
+
+
+def template_of(options: PipelineOptions) -> str:
+    """Where Dataflow writes the job instead of running it: ``--template_location``; empty elsewhere.
+
+    A flex template's launcher asks for that: the service runs the job after the launcher has ended, so
+    whatever a job does after its pipeline is not done, or done in the pipeline.
+    """
+    from apache_beam.options.pipeline_options import GoogleCloudOptions
+
+    return "" if runner_of(options)[0] else options.view_as(GoogleCloudOptions).template_location or ""
+
+
+def written(ran: Ran) -> int:
+    """Says that the job was written and not run."""
+    say(f"the job was written to {ran.template}; Dataflow runs it from there")
+    return 0
 
 
 @contextlib.contextmanager
@@ -212,27 +278,15 @@ def watching(show: Callable[[], None], every_sec: float) -> Iterator[None]:
         thread.join()
 
 
-def stage_seconds() -> dict[str, float]:
-    """Seconds by stage from this process's tally (a local run's)."""
-    names = {
-        "read": metrics.READ_MS,
-        "decode": metrics.DECODE_MS,
-        "wait for decode": metrics.DECODE_WAIT_MS,
-        "inference": metrics.INFERENCE_MS,
-        "model load": metrics.MODEL_LOAD_MS,
-    }
-    sums = metrics.TALLY.sums()
-    return {label: round(sums[name] / 1000, 3) for label, name in names.items() if name in sums}
-
-
-def finish(summary: Summary, *, path: str, max_failure_rate: float) -> int:
-    """Writes and shows the summary, and says whether the run is acceptable.
+def finish(summary: Summary, options: Accepting, ran: Ran) -> int:
+    """Writes and shows the summary and the metrics, and says whether the run is acceptable.
 
     Raises:
       JobError: images are unaccounted for, nothing came in, nothing came out, or too many failed.
     """
-    if path:
-        storage.write_json(path, summary.to_json())
+    if options.summary:
+        storage.write_json(options.summary, summary.to_json())
+    write_metrics(options.metrics_file, summary.to_json(), ran)
     say(render(summary))
     accounted = summary.outputs + summary.failed + summary.already_done
     if summary.inputs != accounted:
@@ -245,10 +299,10 @@ def finish(summary: Summary, *, path: str, max_failure_rate: float) -> int:
     if summary.outputs + summary.already_done == 0:
         raise JobError(f"no image came through: all {summary.failed} failed; see {summary.failures}")
     rate = summary.failed / summary.inputs
-    if rate > max_failure_rate:
+    if rate > options.max_failure_rate:
         raise JobError(
             f"{summary.failed} of {summary.inputs} images failed ({rate:.1%}), "
-            f"more than --max_failure_rate {max_failure_rate}; see {summary.failures}"
+            f"more than --max_failure_rate {options.max_failure_rate}; see {summary.failures}"
         )
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from beam_vision.dataflow.resources import CPU_BATCH_SIZE, GPU_BATCH_SIZE
 from beam_vision.errors import UsageError
 from beam_vision.pipelines.label_map import read_class_names, read_label_map
 from beam_vision.pipelines.options import option
@@ -118,7 +119,9 @@ class ModelOptions(ModelFactOptions):
     """Which model, and how it is run over images."""
 
     top_k: int = option(5, help="report at most so many labels an image", metavar="K")
-    batch_size: int = option(32, help="images in a model batch", metavar="N")
+    batch_size: int = option(
+        0, help=f"images in a model batch; 0: {CPU_BATCH_SIZE}, with --gpu {GPU_BATCH_SIZE}", metavar="N"
+    )
     decode_threads: int = option(0, help="threads that decode; 0: one a core", metavar="N")
 
 

@@ -40,7 +40,20 @@ def option(
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommonOptions:
+class ReportOptions:
+    """Where a run says what it did, for programs to read."""
+
+    summary: str = option("", help="write the end-of-run summary to this file as JSON", metavar="FILE")
+    metrics_file: str = option(
+        "",
+        help="write what the run measured to this file as JSON: counts, rates, seconds by stage, the share "
+        "of time that the model waited for decoding, batch sizes, cost",
+        metavar="FILE",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions(ReportOptions):
     """What every job that runs a pipeline over images takes."""
 
     failures: str = option(
@@ -49,7 +62,6 @@ class CommonOptions:
         "BigQuery (bigquery://PROJECT.DATASET.TABLE; default where OUTPUT is one: OUTPUT_failures)",
         metavar="PATH",
     )
-    summary: str = option("", help="write the end-of-run summary to this file as JSON", metavar="FILE")
     max_failure_rate: float = option(
         1.0, help="end with exit code 1 when a larger share of the images failed; 1.0: only when all did"
     )
@@ -215,13 +227,20 @@ def parse(
 
 def beam_option_names() -> set[str]:
     """Every ``--name`` that Beam's own options define."""
+    return set(beam_actions())
+
+
+def beam_actions() -> dict[str, argparse.Action]:
+    """Each of Beam's own options, by each ``--name`` that it has."""
     from apache_beam.options.pipeline_options import PipelineOptions
+
+    from beam_vision.pipelines.flink_options import FlinkJobOptions  # those that Beam doesn't know itself
 
     parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
     for group in PipelineOptions.__subclasses__():
-        if group.__module__.startswith("apache_beam."):
+        if group is FlinkJobOptions or group.__module__.startswith("apache_beam."):
             group._add_argparse_args(parser)
-    return {name for action in parser._actions for name in action.option_strings}
+    return {name: action for action in parser._actions for name in action.option_strings}
 
 
 def _refuse_unknown(parser: argparse.ArgumentParser, rest: list[str], beams: set[str]) -> None:

@@ -10,7 +10,7 @@ from beam_vision.errors import UsageError
 from beam_vision.pipelines import job as jobs
 from beam_vision.pipelines.model_options import Model, model_of
 from beam_vision.pipelines.options import find_source, make_parser, parse, source_facts
-from beam_vision.pipelines.predict_options import Options, check, row_settings
+from beam_vision.pipelines.predict_options import Options, check, paths, row_settings
 from beam_vision.pipelines.predict_output import (
     Destination,
     Places,
@@ -20,6 +20,8 @@ from beam_vision.pipelines.predict_output import (
     places_of,
     with_staging,
 )
+from beam_vision.pipelines.ran import Ran
+from beam_vision.pipelines.resource_options import Resources, fits_model, hinted, resources_of
 from beam_vision.pipelines.task_options import detection, engine_settings, tiles
 from beam_vision.sinks.rows import RowSettings
 
@@ -59,6 +61,7 @@ class Plan:
       to: what is there, and what becomes of it.
       run_id: the run.
       again: which images alone, in a redrive.
+      resources: what it runs on.
     """
 
     model: Model
@@ -68,6 +71,7 @@ class Plan:
     to: Destination
     run_id: str
     again: Again | None = None
+    resources: Resources | None = None
 
     @property
     def attempt(self) -> int:
@@ -80,7 +84,9 @@ class Plan:
         return self.model.spec.input_kind == "tf_example"
 
 
-def prepare(options: Options, run_id: str, again: Again | None = None) -> Plan:
+def prepare(
+    options: Options, run_id: str, again: Again | None = None, resources: Resources | None = None
+) -> Plan:
     """Finds and checks the source, the model and the output.
 
     Raises:
@@ -94,6 +100,7 @@ def prepare(options: Options, run_id: str, again: Again | None = None) -> Plan:
             f"--output {places.shown} lies within --images {source.path}; take a folder outside it"
         )
     model = model_of(options, task=options.task)
+    fits_model(options, model.spec.model_format)
     rows = row_settings(options, model.spec)
     if model.spec.input_kind == "tf_example" and source.format != "tfrecord":
         raise UsageError(
@@ -106,16 +113,27 @@ def prepare(options: Options, run_id: str, again: Again | None = None) -> Plan:
             f"redrive adds rows to the table at {to.place}, which was made with {to.output.differences[0]}; "
             f"give the options of the run that failed, or run `beam-vision {NAME}` again"
         )
-    return Plan(model=model, source=source, rows=rows, places=places, to=to, run_id=run_id, again=again)
+    return Plan(
+        model=model,
+        source=source,
+        rows=rows,
+        places=places,
+        to=to,
+        run_id=run_id,
+        again=again,
+        resources=resources,
+    )
 
 
-def preflight(options: Options, again: Again | None = None) -> dict[str, Any]:
+def preflight(
+    options: Options, again: Again | None = None, resources: Resources | None = None
+) -> dict[str, Any]:
     """Checks everything that can be known before images are read, and says what would be done.
 
     Raises:
       UsageError: the job can't run as asked.
     """
-    plan = prepare(options, jobs.new_run_id(), again)
+    plan = prepare(options, jobs.new_run_id(), again, resources)
     kept = detection(options)
     return {
         "job": NAME,
@@ -131,6 +149,7 @@ def preflight(options: Options, again: Again | None = None) -> dict[str, Any]:
         "tiles": tiles(options),
         **plan.to.facts(),
         "failures": plan.places.failures,
+        "workers": resources.added if resources else None,
         "notes": notes(plan),
     }
 
@@ -142,7 +161,8 @@ def digests(rows: RowSettings) -> dict[str, str]:
 
 def notes(plan: Plan) -> list[str]:
     """What the person who runs the job should know."""
-    return [*plan.model.notes, *seen(plan), *plan.to.notes()]
+    of_workers = plan.resources.notes if plan.resources else []
+    return [*plan.model.notes, *seen(plan), *plan.to.notes(), *of_workers]
 
 
 def seen(plan: Plan) -> list[str]:
@@ -188,16 +208,21 @@ def build(pipeline: beam.Pipeline, options: Options, plan: Plan) -> None:
 
 
 def inference(options: Options, plan: Plan) -> beam.PTransform:
-    """What turns images, or whole records, into predictions."""
+    """What turns images, or whole records, into predictions; where that is asked for, on GPUs of its own."""
     from beam_vision.inference.transforms import Infer, InferExamples
 
     settings = engine_settings(options) | {"run_id": plan.run_id, "attempt": plan.attempt}
+    settings["require_gpu"] = options.require_gpu
     if plan.takes_examples:
-        return InferExamples(plan.model.spec, plan.model.path, **settings)
-    return Infer(plan.model.spec, plan.model.path, decode_threads=options.decode_threads, **settings)
+        infer: beam.PTransform = InferExamples(plan.model.spec, plan.model.path, **settings)
+    else:
+        bounds = plan.resources.bounds if plan.resources else {}
+        settings |= {"decode_threads": options.decode_threads, **bounds}
+        infer = Infer(plan.model.spec, plan.model.path, **settings)
+    return hinted(infer, plan.resources)
 
 
-def summarise(plan: Plan, result: Result, wall_sec: float) -> jobs.Summary:
+def summarise(plan: Plan, result: Result, ran: Ran, wall_sec: float) -> jobs.Summary:
     """The accounts of a run, from what it committed."""
     handled = result.outputs + result.failed
     return jobs.Summary(
@@ -210,7 +235,7 @@ def summarise(plan: Plan, result: Result, wall_sec: float) -> jobs.Summary:
         failed_by_reason=result.failed_by_reason,
         images_per_sec=handled / max(wall_sec, 1e-9),
         wall_sec=wall_sec,
-        stage_sec=jobs.stage_seconds(),
+        stage_sec=ran.stage_sec,
         digests=digests(plan.rows),
         output=plan.to.place,
         failures=plan.places.failures,
@@ -240,21 +265,25 @@ def predict(options: Options, beam_args: list[str], again: Again | None = None) 
       JobError: it ran, and its result is not acceptable.
     """
     options = with_staging(options, beam_args)
+    resources = resources_of(options, beam_args, paths(options))
+    options, beam_args = resources.applied_to(options), resources.beam_args
     if options.preflight_only:
-        return jobs.show_plan(preflight(options, again))
+        return jobs.show_plan(preflight(options, again, resources))
     run_id, start = jobs.new_run_id(), time.monotonic()
-    plan = prepare(options, run_id, again)
+    plan = prepare(options, run_id, again, resources)
     with holding(plan.to):
         resume = options.resume or again is not None
         plan = replace(plan, to=destination_of(plan.places, options, run_id, plan.rows, resume=resume))
         plan.to.try_rights(plan.rows)
-        jobs.execute(lambda pipeline: build(pipeline, options, plan), beam_args)
+        ran = jobs.execute(lambda pipeline: build(pipeline, options, plan), beam_args)
+        if ran.template:
+            return jobs.written(ran)
         result = plan.to.result()
-    summary = summarise(plan, result, time.monotonic() - start)
+    summary = summarise(plan, result, ran, time.monotonic() - start)
     if options.pictures:
         draw(plan.to.place, options.pictures)
         summary = replace(summary, notes=[*summary.notes, f"pictures: {options.pictures}"])
-    return jobs.finish(summary, path=options.summary, max_failure_rate=options.max_failure_rate)
+    return jobs.finish(summary, options, ran)
 
 
 def run(argv: list[str]) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from beam_vision.digest import settings_digest
 from beam_vision.errors import UsageError
 from beam_vision.pipelines.options import CommonOptions, SourceOptions, option
+from beam_vision.pipelines.resource_options import ResourceOptions
 from beam_vision.pipelines.task_options import (
     TaskOptions,
     check_task,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(TaskOptions, SourceOptions, CommonOptions):
+class Options(TaskOptions, ResourceOptions, SourceOptions, CommonOptions):
     """What ``predict`` takes."""
 
     output: str = option(
@@ -75,6 +76,12 @@ def check(options: Options) -> None:
             "--pictures goes with an --output that is a folder; write one as well, and draw from it"
         )
     check_task(options)
+
+
+def paths(options: Options) -> dict[str, str]:
+    """What workers read and write, by option."""
+    names = ("images", "image_root", "model", "output", "failures", "staging")
+    return {f"--{name}": getattr(options, name) for name in names}
 
 
 def row_settings(options: Options, spec: ModelSpec) -> RowSettings:

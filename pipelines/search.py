@@ -15,10 +15,11 @@ from beam_vision.pipelines.options import make_parser, option, parse
 if TYPE_CHECKING:
     import numpy as np
 
+    from beam_vision.search.fan_out import ShardedIndex
     from beam_vision.search.index import Found, Index
     from beam_vision.search.nearest import TableSearch
 
-    Opened = Index | TableSearch
+    Opened = Index | ShardedIndex | TableSearch
 
 NAME = "search"
 DESCRIPTION = "Finds the images most like a file, like an image of the index, or like a vector."
@@ -164,10 +165,10 @@ def described(found: Found, opened: Opened, options: Options) -> Found:
     Raises:
       UsageError: there is no such table, or it can't be asked.
     """
-    from beam_vision.search.index import Index
     from beam_vision.search.joined import joined
+    from beam_vision.search.nearest import TableSearch
 
-    assert isinstance(opened, Index)
+    assert not isinstance(opened, TableSearch)
     return joined(
         found,
         options.table,

@@ -10,16 +10,19 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from beam_vision import metrics, pubsub, storage
+from beam_vision import measured, metrics, pubsub, storage
 from beam_vision.errors import JobError, UsageError
 from beam_vision.pipelines import job as jobs
 from beam_vision.pipelines.model_options import model_of
 from beam_vision.pipelines.options import make_parser, parse
+from beam_vision.pipelines.ran import Ran, write_metrics
+from beam_vision.pipelines.resource_options import Resources, fits_model, resources_of
 from beam_vision.pipelines.stream_check import check
 from beam_vision.pipelines.stream_graph import Plan, build
-from beam_vision.pipelines.stream_options import Options, state_folder
+from beam_vision.pipelines.stream_options import Options, paths, state_folder
 from beam_vision.pipelines.stream_stop import Stop, Stopped
 from beam_vision.pipelines.stream_tables import check_tables, look_at_tables, make_tables
+from beam_vision.pipelines.submission import service_errors
 from beam_vision.pipelines.task_options import engine_settings
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ REFUSED = {
     "bundlebaseddirectrunner": "it acknowledges a message before anything is done with it",
     "fnapirunner": "it ends at once, having read nothing from Pub/Sub, and reports success",
     "prismrunner": "it doesn't read from Pub/Sub",
+    "flinkrunner": "Beam reads Pub/Sub from Python on Dataflow only; Flink doesn't know that step",
+    "sparkrunner": "Beam reads Pub/Sub from Python on Dataflow only; Spark doesn't know that step",
     "portablerunner": "Beam's local job service ends at once, having read nothing, and reports success",
     "daskrunner": "it reports success while sinks wrote nothing",
 }
@@ -61,7 +66,7 @@ def is_local(beam_args: list[str]) -> bool:
     )
 
 
-def prepare(options: Options, run_id: str, *, local: bool) -> Plan:
+def prepare(options: Options, run_id: str, *, local: bool, resources: Resources | None = None) -> Plan:
     """Finds and checks the model and the outputs.
 
     Raises:
@@ -77,6 +82,7 @@ def prepare(options: Options, run_id: str, *, local: bool) -> Plan:
     model = model_of(options, task=options.task)
     if model.spec.input_kind == "tf_example":
         raise UsageError("the model takes tf.Examples, not images; choose another --signature")
+    fits_model(options, model.spec.model_format)
     wanted = EngineSettings(**engine_settings(options))
     wanted.check(model.spec)
     dim = model.spec.embedding_dim if wanted.embedding_wanted else None
@@ -86,18 +92,25 @@ def prepare(options: Options, run_id: str, *, local: bool) -> Plan:
         check_folder(
             Windows(folder=folder, window_sec=options.window_sec, task=options.task, embedding_dim=dim)
         )
-    plan = Plan(model=model, embedding_dim=dim, run_id=run_id, is_local=local, is_live=not options.backfill)
+    plan = Plan(
+        model=model,
+        embedding_dim=dim,
+        run_id=run_id,
+        is_local=local,
+        is_live=not options.backfill,
+        resources=resources,
+    )
     check_tables(options, plan)
     return plan
 
 
-def preflight(options: Options, *, local: bool = True) -> dict[str, Any]:
+def preflight(options: Options, *, local: bool = True, resources: Resources | None = None) -> dict[str, Any]:
     """Checks everything that can be known before messages are read, and says what would be done.
 
     Raises:
       UsageError: the job can't run as asked.
     """
-    plan = prepare(options, jobs.new_run_id(), local=local)
+    plan = prepare(options, jobs.new_run_id(), local=local, resources=resources)
     return facts(options, plan) | {
         "state": state_folder(options) if local else None,
         "runner": "local" if local else "DataflowRunner",
@@ -119,7 +132,8 @@ def facts(options: Options, plan: Plan) -> dict[str, Any]:
             *(storage.join(folder, "failures") for folder in options.folders),
             *(name.sibling("failures").uri for name in options.tables),
         ],
-        "notes": plan.model.notes,
+        "workers": plan.resources.added if plan.resources else None,
+        "notes": [*plan.model.notes, *(plan.resources.notes if plan.resources else [])],
     }
 
 
@@ -129,8 +143,11 @@ def digests(plan: Plan) -> dict[str, str]:
     return {"model": spec.model_digest, "preprocessing": spec.preprocessing_digest}
 
 
-def run_here(options: Options, plan: Plan, stop: Stop) -> None:
+def run_here(options: Options, plan: Plan, stop: Stop) -> Ran:
     """Runs in this process until a signal, ``--run_sec`` or the feed's end, then drains.
+
+    Returns:
+      What it measured.
 
     Raises:
       UsageError: the input or a topic isn't there.
@@ -161,6 +178,7 @@ def run_here(options: Options, plan: Plan, stop: Stop) -> None:
             pipeline.run()
         except OSError as error:
             raise JobError(f"{error}; what wasn't acknowledged comes again in the next run") from error
+    return Ran(runner=type(runner).__name__, measured=measured.from_tally())
 
 
 def check_ends(feed: Feed, options: Options) -> None:
@@ -207,16 +225,18 @@ def run_on_dataflow(options: Options, plan: Plan, beam_args: list[str]) -> None:
     from apache_beam.runners.runner import PipelineState
 
     make_tables(options, plan)
-    pipeline = beam.Pipeline(options=jobs.beam_options(beam_args, streaming=True))
+    beam_options = jobs.beam_options(beam_args, streaming=True)
+    pipeline = beam.Pipeline(options=beam_options)
     build(pipeline, options, plan)
-    state = pipeline.run().wait_until_finish()
+    with service_errors(beam_options):
+        state = pipeline.run().wait_until_finish()
     if state not in (None, PipelineState.DONE, PipelineState.DRAINED, PipelineState.UPDATED):
         raise JobError(f"the runner ended the job as {state}")
 
 
-def summarise(options: Options, plan: Plan, wall_sec: float) -> dict[str, Any]:
+def summarise(options: Options, plan: Plan, ran: Ran, wall_sec: float) -> dict[str, Any]:
     """What a local run did: each message is one of these."""
-    counts = metrics.TALLY.counts()
+    counts = ran.measured.counters
     prefix = f"{metrics.FAILED}_"
     handled = counts.get(metrics.MESSAGES, 0)
     return {
@@ -238,7 +258,7 @@ def summarise(options: Options, plan: Plan, wall_sec: float) -> dict[str, Any]:
         "uncounted": counts.get(metrics.TOO_LATE, 0),
         "images_per_sec": handled / max(wall_sec, 1e-9),
         "wall_sec": wall_sec,
-        "stage_sec": jobs.stage_seconds(),
+        "stage_sec": ran.stage_sec,
         "digests": digests(plan),
         "output": list(options.outputs),
     }
@@ -273,23 +293,27 @@ def run(argv: list[str]) -> int:
 
         return backfill(options, beam_args)
     local = is_local(beam_args)
+    resources = resources_of(options, beam_args, paths(options), streaming=True)
+    options = resources.applied_to(options)
     if options.preflight_only:
-        return jobs.show_plan(preflight(options, local=local))
+        return jobs.show_plan(preflight(options, local=local, resources=resources))
     if not local:
-        run_on_dataflow(options, prepare(options, jobs.new_run_id(), local=False), beam_args)
+        plan = prepare(options, jobs.new_run_id(), local=False, resources=resources)
+        run_on_dataflow(options, plan, resources.beam_args)
         return 0
     try:
         with Stop(options.drain_sec) as stop:
             plan, start = prepare(options, jobs.new_run_id(), local=True), time.monotonic()
-            run_here(options, plan, stop)
-            report(options, summarise(options, plan, time.monotonic() - start))
+            ran = run_here(options, plan, stop)
+            report(options, summarise(options, plan, ran, time.monotonic() - start), ran)
     except Stopped:
         jobs.say("stopped before any message was taken")
     return 0
 
 
-def report(options: Options, summary: dict[str, Any]) -> None:
+def report(options: Options, summary: dict[str, Any], ran: Ran) -> None:
     """Says what a run did, and writes it where that is asked for."""
     jobs.say(render(summary))
     if options.summary:
         storage.write_json(options.summary, summary)
+    write_metrics(options.metrics_file, summary, ran)

@@ -13,8 +13,10 @@ from beam_vision import storage
 from beam_vision.errors import UsageError
 from beam_vision.pipelines import job as jobs
 from beam_vision.pipelines import stream
+from beam_vision.pipelines.ran import Ran, write_metrics
+from beam_vision.pipelines.resource_options import resources_of
 from beam_vision.pipelines.stream_graph import Plan, write
-from beam_vision.pipelines.stream_options import Options, parse_settings, watch_settings
+from beam_vision.pipelines.stream_options import Options, parse_settings, paths, watch_settings
 from beam_vision.pipelines.stream_tables import folders_of, make_tables, merge_tables, staging_of
 from beam_vision.sinks.accounts import Accounts, accounts_path, read_accounts
 
@@ -105,7 +107,7 @@ def preflight(options: Options, plan: Plan, archive: Archive) -> dict[str, Any]:
     }
 
 
-def summarise(options: Options, plan: Plan, accounts: Accounts, wall_sec: float) -> dict[str, Any]:
+def summarise(options: Options, plan: Plan, accounts: Accounts, ran: Ran, wall_sec: float) -> dict[str, Any]:
     """What the run did: each image is one of these."""
     return {
         "job": stream.NAME,
@@ -120,7 +122,7 @@ def summarise(options: Options, plan: Plan, accounts: Accounts, wall_sec: float)
         "duplicates": accounts.duplicates,
         "images_per_sec": accounts.inputs / max(wall_sec, 1e-9),
         "wall_sec": wall_sec,
-        "stage_sec": jobs.stage_seconds(),
+        "stage_sec": ran.stage_sec,
         "digests": stream.digests(plan),
         "output": list(options.outputs),
     }
@@ -150,21 +152,26 @@ def backfill(options: Options, beam_args: list[str]) -> int:
     """
     from apache_beam.options.pipeline_options import GoogleCloudOptions
 
+    resources = resources_of(options, beam_args, paths(options))
+    options, beam_args = resources.applied_to(options), resources.beam_args
     beam_options = jobs.beam_options(beam_args)
     _, is_local = jobs.runner_of(beam_options)
     start = time.monotonic()
-    plan = stream.prepare(options, jobs.new_run_id(), local=is_local)
+    plan = stream.prepare(options, jobs.new_run_id(), local=is_local, resources=resources)
     temp_location = beam_options.view_as(GoogleCloudOptions).temp_location or ""
     plan = replace(plan, staging=staging_of(options, plan, temp_location))
     archive = find_archive(options)
     if options.preflight_only:
         return jobs.show_plan(preflight(options, plan, archive))
     make_tables(options, plan)
-    jobs.execute(lambda pipeline: build(pipeline, options, plan, archive), beam_args)
+    ran = jobs.execute(lambda pipeline: build(pipeline, options, plan, archive), beam_args)
+    if ran.template:
+        return jobs.written(ran)
     accounts = finished(options, plan)
-    summary = summarise(options, plan, accounts, time.monotonic() - start)
+    summary = summarise(options, plan, accounts, ran, time.monotonic() - start)
     jobs.say(stream.render(summary, "images"))
     if options.summary:
         storage.write_json(options.summary, summary)
+    write_metrics(options.metrics_file, summary, ran)
     accounts.check()
     return 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beam_vision.pipelines.model_options import Model
+from beam_vision.pipelines.resource_options import Resources, hinted
 from beam_vision.pipelines.stream_options import (
     Options,
     batch_settings,
@@ -35,6 +36,7 @@ class Plan:
       is_local: whether it runs in this process.
       is_live: whether it goes on as frames come; else it is a batch job.
       staging: of a backfill into BigQuery: the folder that keeps its rows until they are loaded.
+      resources: what it runs on.
     """
 
     model: Model
@@ -43,6 +45,7 @@ class Plan:
     is_local: bool
     is_live: bool = True
     staging: str = ""
+    resources: Resources | None = None
 
 
 class Written(NamedTuple):
@@ -127,14 +130,16 @@ def write(
     batches = frames | "BatchFrames" >> BatchFrames(
         batch_settings(options, shards=shards, waits=not plan.is_local)
     )
-    inferred = batches | "InferFrames" >> InferFrames(
+    infer = InferFrames(
         plan.model.spec,
         plan.model.path,
         serving=serving_settings(options),
         **engine_settings(options),
         decode_threads=options.decode_threads,
+        require_gpu=options.require_gpu,
         run_id=plan.run_id,
     )
+    inferred = batches | "InferFrames" >> hinted(infer, plan.resources)
     made = inferred.predicted | "MakeRows" >> MakeRows(
         task=options.task, embedding_dim=plan.embedding_dim, run_id=plan.run_id
     )

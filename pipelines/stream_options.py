@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from beam_vision import pubsub, storage
+from beam_vision.dataflow.resources import CPU_BATCH_SIZE
 from beam_vision.errors import UsageError
 from beam_vision.pipelines.model_options import overrides_of
-from beam_vision.pipelines.options import option
+from beam_vision.pipelines.options import ReportOptions, option
+from beam_vision.pipelines.resource_options import ResourceOptions
 from beam_vision.pipelines.task_options import TaskOptions
 from beam_vision.warehouse.names import SCHEME, TableName, is_bigquery, parse_table
 
@@ -23,7 +25,7 @@ STATE = ".state"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(TaskOptions):
+class Options(TaskOptions, ResourceOptions, ReportOptions):
     """What ``stream`` takes."""
 
     input: str = option(
@@ -154,7 +156,6 @@ class Options(TaskOptions):
         help="local runs: write this file once the model is warm and messages are taken (a readiness probe)",
         metavar="FILE",
     )
-    summary: str = option("", help="write the end-of-run summary to this file as JSON", metavar="FILE")
     preflight_only: bool = option(False, help="check everything, say what would be done, run nothing")
 
     @property
@@ -194,6 +195,12 @@ class Options(TaskOptions):
 def parts_of(text: str) -> tuple[str, ...]:
     """What commas separate."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def paths(options: Options) -> dict[str, str]:
+    """What workers read and write, by option."""
+    names = ("input", "output", "failures", "staging", "model", "image_root")
+    return {f"--{name}": getattr(options, name) for name in names}
 
 
 def state_folder(options: Options) -> str:
@@ -246,7 +253,10 @@ def batch_settings(options: Options, *, shards: int = 1, waits: bool = True) -> 
     from beam_vision.streaming.batching import BatchSettings
 
     return BatchSettings(
-        max_images=options.batch_size, max_latency_ms=options.max_batch_latency_ms, shards=shards, waits=waits
+        max_images=options.batch_size or CPU_BATCH_SIZE,
+        max_latency_ms=options.max_batch_latency_ms,
+        shards=shards,
+        waits=waits,
     )
 
 

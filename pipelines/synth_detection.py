@@ -257,6 +257,13 @@ def run(argv: list[str]) -> int:
     run_id, start = jobs.new_run_id(), time.monotonic()
     layout.begin(plan_job(options, run_id=run_id))
     folders = material_folders(options)
-    jobs.execute(lambda pipeline: build(pipeline, options, folders, run_id=run_id), beam_args)
+    names = ("output", "failures", "cutouts", "backgrounds")
+    ran = jobs.execute(
+        lambda pipeline: build(pipeline, options, folders, run_id=run_id),
+        beam_args,
+        paths={f"--{name}": getattr(options, name) for name in names},
+    )
+    if ran.template:
+        return jobs.written(ran)
     summary = summarise(options, run_id, time.monotonic() - start)
-    return jobs.finish(summary, path=options.summary, max_failure_rate=options.max_failure_rate)
+    return jobs.finish(summary, options, ran)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from beam_vision.dataflow.resources import CPU_BATCH_SIZE
 from beam_vision.errors import UsageError
 from beam_vision.pipelines.model_options import ModelOptions
 from beam_vision.pipelines.options import option
@@ -53,8 +54,9 @@ def check_task(options: TaskOptions) -> None:
 
 def engine_settings(options: TaskOptions) -> dict[str, Any]:
     """What inference makes of each image, as arguments of ``EngineSettings`` and ``Infer``."""
-    names = ("task", "with_embedding", "top_k", "batch_size")
+    names = ("task", "with_embedding", "top_k")
     settings = {name: getattr(options, name) for name in names}
+    settings["batch_size"] = options.batch_size or CPU_BATCH_SIZE
     if options.tile:
         settings |= {"tile_px": options.tile, "tile_overlap": options.tile_overlap}
     return settings | detection(options)

@@ -71,6 +71,12 @@ class Options(LaunchOptions):
     )
     versioned: bool = option(False, help="write a new version below --output; LATEST names it past the gate")
     gate: str = option("", help="what a version must meet to be LATEST, e.g. accuracy>=0.9", metavar="GATE")
+    publish: str = option(
+        "",
+        help="train nothing: bring a bundle that was trained elsewhere, such as the one that a job on Vertex "
+        "AI left below its staging folder, to --output, past the gate",
+        metavar="BUNDLE",
+    )
     preflight_only: bool = option(False, help="check everything, say what would be done, run nothing")
 
 
@@ -110,7 +116,7 @@ def plan_job(config: JobConfig) -> dict[str, Any]:
         raise UsageError("what to train on isn't said: give --dataset, or data.dataset")
     manifest = read_manifest(data.dataset)
     check_job(config, manifest)
-    check_export(config.export)
+    check_export(config.export, task=config.task)
     known = {name: split.images - split.unlabelled for name, split in manifest.splits.items()}
     if config.task == "detect":
         known = {name: split.images for name, split in manifest.splits.items()}
@@ -130,29 +136,51 @@ def run(argv: list[str]) -> int:
     parser = make_parser(NAME, Options, description=DESCRIPTION, example=EXAMPLE, beam=False)
     options, _ = parse(parser, Options, argv, beam=False)
     config = job_of(options)
+    if options.publish:
+        from beam_vision.pipelines.train_publish import publish_bundle
+
+        publish_bundle(config, options.publish, jobs.say)
+        return 0
     if launches(options):
         return launch(options, config, argv, preflight_only=options.preflight_only)
     plan = plan_job(config)
     if options.preflight_only:
         return jobs.show_plan(plan)
-    train(config)
+    return train(config)
+
+
+def train(config: JobConfig) -> int:
+    """Trains on the train split, stops by the validation split, measures on the test split, exports.
+
+    Returns:
+      0; where SIGTERM ended the run before it was over, what a shell says of that: 143.
+    """
+    from beam_vision.training.job import train_job
+    from beam_vision.training.stopping import Interrupted, StopRequest
+
+    manifest = read_manifest(config.data.dataset)
+    stop = StopRequest()
+    try:
+        trained = train_job(config, manifest, jobs.say, stop=stop)
+    except Interrupted as error:
+        kept = f"in {config.run.work_dir}; the same command goes on from there"
+        lost = "nowhere that lasts, since run.work_dir isn't set: the same command begins anew"
+        jobs.say(f"{error}: the checkpoint is {kept if config.run.work_dir else lost}")
+        return stop.exit_code
+    if trained.chief:
+        finish(trained, manifest)
     return 0
 
 
-def train(config: JobConfig) -> None:
-    """Trains on the train split, stops by the validation split, measures on the test split, exports."""
-    from beam_vision.training.job import train_job
-
-    manifest = read_manifest(config.data.dataset)
-    trained = train_job(config, manifest, jobs.say)
+def finish(trained: Trained, manifest: DatasetManifest) -> None:
+    """Says how good the model is, and writes its bundle."""
     said = trained.evaluation
     if said is None:
         jobs.say("there is no test and no validation split: how good the model is was not measured")
     else:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in said.items() if isinstance(value, float))
         jobs.say(f"{said['split']} split: {figures} on {said['images']:,} images")
-    if trained.chief:
-        write(trained, manifest)
+    write(trained, manifest)
 
 
 def write(trained: Trained, manifest: DatasetManifest) -> None:

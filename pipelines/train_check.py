@@ -52,33 +52,67 @@ def check_serving(
 
     tf = deps.need("tensorflow")
     pixels = trainer_pixels(records, data, manifest, boxes=bool(spec.detector))
-    trainer = _compared(serve(tf.constant(pixels), training=False), spec)
+    answers = serve(tf.constant(pixels), training=False)
+    trainer = {name: np.asarray(answers[name]) for name in _names(spec)}
     loaded = tf.saved_model.load(bundle)
     images = [from_example(Example.FromString(record)) for record in records]
     files = tf.constant([image.data for image in images])
+    by_pixels = loaded.signatures[PIXELS](tf.constant(pixels))
     paths = {
-        f"the signature {PIXELS!r}": _compared(loaded.signatures[PIXELS](tf.constant(pixels)), spec),
-        f"the signature {SERVING!r}": _compared(loaded.signatures[SERVING](files), spec),
+        f"the signature {PIXELS!r}": _compared(by_pixels, spec, trainer),
+        f"the signature {SERVING!r}": _compared(loaded.signatures[SERVING](files), spec, trainer),
         "the RunInference pipeline": pipeline_answers(images, bundle, spec, trainer),
     }
-    stated = {f"TensorFlow Lite {kind}": _run_lite(path, pixels, spec) for kind, path in lite.items()}
+    stated = {
+        f"TensorFlow Lite {kind}": _run_lite(path, pixels, spec, trainer) for kind, path in lite.items()
+    }
     return compare(trainer, paths, stated)
 
 
-def _compared(outputs: Mapping[str, Any], spec: ModelSpec) -> dict[str, np.ndarray]:
-    """What is compared: of a detector its scores, since boxes of equal scores may change places."""
-    if spec.detector:
-        wanted = [spec.scores_output]
-    else:
-        wanted = [name for name in (spec.scores_output, spec.embedding_output) if name]
-    return {name: np.asarray(outputs[name]) for name in wanted}
+def _compared(
+    outputs: Mapping[str, Any], spec: ModelSpec, trainer: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """What is compared: scores and embeddings; of a detector scores in their order, and each box with the
+    trainer's that is most like it, since boxes of equal scores may change places."""
+    if not spec.detector:
+        return {name: np.asarray(outputs[name]) for name in _names(spec)}
+    scores, boxes = np.asarray(outputs[spec.scores_output]), np.asarray(outputs[spec.boxes_output])
+    counts = np.asarray(outputs[spec.count_output]).astype(int)
+    found = [(scores[i, :count], boxes[i, :count]) for i, count in enumerate(counts)]
+    return {spec.scores_output: scores, spec.boxes_output: _in_place(found, spec, trainer)[1]}
 
 
-def _run_lite(path: str, pixels: np.ndarray, spec: ModelSpec) -> dict[str, np.ndarray]:
+def _names(spec: ModelSpec) -> list[str]:
+    other = spec.boxes_output if spec.detector else spec.embedding_output
+    return [name for name in (spec.scores_output, other) if name]
+
+
+def _in_place(
+    found: Sequence[tuple[np.ndarray, np.ndarray]], spec: ModelSpec, trainer: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Detections in the places of the trainer's that are most like them, masked where there is none.
+
+    Args:
+      found: of each image the scores ``[n]`` and the boxes ``[n, 4]``.
+      spec: names the outputs.
+      trainer: its scores ``[N, M]`` and boxes ``[N, M, 4]``, as found ones are.
+    """
+    its_scores, its_boxes = (np.asarray(trainer[name]) for name in (spec.scores_output, spec.boxes_output))
+    scores, boxes = np.ma.masked_all(its_scores.shape), np.ma.masked_all(its_boxes.shape)
+    for i, detections in enumerate(found):
+        for score, box in zip(*detections, strict=True):
+            apart = np.abs(its_scores[i] - score) + np.abs(its_boxes[i] - box).max(axis=1)
+            scores[i, apart.argmin()], boxes[i, apart.argmin()] = score, box
+    return scores, boxes
+
+
+def _run_lite(
+    path: str, pixels: np.ndarray, spec: ModelSpec, trainer: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
     from beam_vision.inference.bundle import read_bundle
     from beam_vision.inference.loader import load
 
-    return _compared(load(path, read_bundle(path)).run(pixels), spec)
+    return _compared(load(path, read_bundle(path)).run(pixels), spec, trainer)
 
 
 def some_records(folder: str, manifest: DatasetManifest, split: str, number: int) -> list[bytes]:
@@ -156,9 +190,9 @@ def pipeline_answers(
     bad = [item for item in found if isinstance(item, Failure)]
     if bad:
         raise JobError(f"the pipeline fails on {len(bad)} of {len(found)} images: {bad[0].detail}")
-    answers = {}
+    answers: dict[str, np.ndarray] = {}
     if spec.detector:
-        answers[spec.scores_output] = _box_scores(good, trainer[spec.scores_output])
+        answers = _detections(images, good, spec, trainer)
     elif spec.scores_output:
         answers[spec.scores_output] = _label_scores(good, spec)
     if spec.embedding_output and not spec.detector:
@@ -177,10 +211,30 @@ def _label_scores(predictions: Sequence[Prediction], spec: ModelSpec) -> np.ndar
     return scores
 
 
-def _box_scores(predictions: Sequence[Prediction], trainer: np.ndarray) -> np.ndarray:
-    """The score of each box in the place of the trainer's score that is nearest: not all are reported."""
+def _detections(
+    images: Sequence[Record],
+    predictions: Sequence[Prediction],
+    spec: ModelSpec,
+    trainer: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Scores and boxes of what was reported, in the trainer's places; boxes only where images were stretched,
+    since others are cut off at the image's edges, which lie within the model's input."""
+    found = []
+    for image, prediction in zip(images, predictions, strict=True):
+        sides = np.array([image.height_px, image.width_px] * 2, np.float64)
+        corners = [(box.ymin, box.xmin, box.ymax, box.xmax) for box in prediction.boxes]
+        scores = np.array([box.score for box in prediction.boxes], np.float64)
+        found.append((scores, np.array(corners, np.float64).reshape(-1, 4) / sides))
+    scores, boxes = _in_place(found, spec, trainer)
+    if spec.resize != "stretch":
+        return {spec.scores_output: _by_score(found, trainer[spec.scores_output])}
+    return {spec.scores_output: scores, spec.boxes_output: boxes}
+
+
+def _by_score(found: Sequence[tuple[np.ndarray, np.ndarray]], trainer: np.ndarray) -> np.ndarray:
+    """Each score in the place of the trainer's that is nearest."""
     scores = np.ma.masked_all(trainer.shape, np.float64)
-    for i, prediction in enumerate(predictions):
-        for box in prediction.boxes:
-            scores[i, np.abs(trainer[i] - box.score).argmin()] = box.score
+    for i, (reported, _) in enumerate(found):
+        for score in reported:
+            scores[i, np.abs(trainer[i] - score).argmin()] = score
     return scores

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from beam_vision import storage
 from beam_vision.errors import UsageError
@@ -16,10 +16,10 @@ from beam_vision.inference.bundle import read_bundle
 from beam_vision.inference.spec import ModelSpec
 from beam_vision.pipelines.train_check import Serve, check_serving, some_records
 from beam_vision.records.example import from_example
-from beam_vision.records.manifest import DatasetManifest
+from beam_vision.records.manifest import DatasetManifest, read_manifest
 from beam_vision.tfrecord_io import Example
 from beam_vision.training import serving_check
-from beam_vision.training.config import ExportConfig
+from beam_vision.training.config import ExportConfig, JobConfig
 from beam_vision.training.gate import Verdict, judge, parse_gate
 from beam_vision.training.job import Trained
 from beam_vision.training.publish import latest_version, next_version, promote, put_in_place
@@ -46,12 +46,18 @@ class Exported:
     verdict: Verdict | None = None
 
 
-def check_export(config: ExportConfig) -> None:
+def check_export(config: ExportConfig, *, task: str = "classify") -> None:
     """Checks what can be known before the training.
 
     Raises:
-      UsageError: the gate can't be read, or has nothing to hold; or the bundle can't go where it should.
+      UsageError: the gate can't be read, or has nothing to hold; the bundle can't go where it should; or
+        TensorFlow Lite can't hold a model of this task.
     """
+    if task == "detect" and config.tflite:
+        raise UsageError(
+            f"export.tflite {', '.join(config.tflite)}: not for task detect: TensorFlow Lite's interpreter "
+            "has no operation that suppresses boxes (CombinedNonMaxSuppression); leave it out"
+        )
     gate = parse_gate(config.gate)
     if (gate.bounds or gate.not_worse) and not config.versioned:
         raise UsageError("export.gate is what LATEST waits for: set export.versioned too")
@@ -84,7 +90,7 @@ def export_model(
       JobError: serving differs from the trainer.
     """
     config = trained.config.export
-    check_export(config)
+    check_export(config, task=trained.config.task)
     root = storage.absolute(config.output)
     version = next_version(root) if config.versioned else ""
     target = storage.join(root, version) if version else root
@@ -176,7 +182,7 @@ def _add_lite(
     for kind in config.export.tflite:
         path = add_tflite(folder, kind, images)
         measured[kind] = {}
-        if trained.evaluation and config.task != "detect":
+        if trained.evaluation:
             found = measure(path, config.data.dataset, manifest, split, task=config.task)
             measured[kind] = {f"{split}_{name}": value for name, value in found.items()}
         write_own_spec(path, read_bundle(path), measured[kind])
@@ -203,30 +209,40 @@ def pack_images(trained: Trained, manifest: DatasetManifest, folder: str, split:
 def _truth(task: str, record: Any) -> Any:
     """What golden images are judged by: one label, boxes in pixels, or nothing where there are several."""
     if task == "detect":
-        import dataclasses
+        from beam_vision.pipelines.train_measure import boxes_px
 
-        width, height = record.width_px, record.height_px
-        return [
-            dataclasses.replace(
-                box,
-                xmin=box.xmin * width,
-                xmax=box.xmax * width,
-                ymin=box.ymin * height,
-                ymax=box.ymax * height,
-            )
-            for box in record.boxes
-        ]
+        return boxes_px(record)
     return record.labels[0] if len(record.labels) == 1 else None
 
 
+class Released(Protocol):
+    """What a gate judges: :class:`Trained` is such a thing."""
+
+    @property
+    def config(self) -> JobConfig:
+        """The job's, with the gate."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """What the model is released with."""
+
+    @property
+    def evaluation(self) -> Mapping[str, Any] | None:
+        """The figures on its ``split``; None: it wasn't measured."""
+
+
 def publish(
-    trained: Trained, manifest: DatasetManifest, root: str, version: str, tell: Tell = lambda line: None
+    trained: Released,
+    manifest: DatasetManifest | None,
+    root: str,
+    version: str,
+    tell: Tell = lambda line: None,
 ) -> Verdict:
     """Moves ``LATEST`` to a version where the gate lets it pass.
 
     Args:
       trained: the model, with its figures and the gate.
-      manifest: of the dataset.
+      manifest: of the dataset; None: it is read where the gate needs it.
       root: of the versions.
       version: the model's, whole, in its place.
       tell: is called with a line for the person who watches.
@@ -248,21 +264,16 @@ def publish(
 
 
 def _pair(
-    trained: Trained, manifest: DatasetManifest, root: str, version: str, before: str
+    trained: Released, manifest: DatasetManifest | None, root: str, version: str, before: str
 ) -> dict[str, tuple[float, float]]:
-    """The figures of the version and of the one that serves, on the same images."""
+    """The figures of the version and of the one that serves, measured on the same images now."""
     from beam_vision.pipelines.train_measure import measure
 
     config = trained.config
-    new, old = storage.join(root, version), storage.join(root, before)
-    if config.task == "detect":
-        mine, theirs = read_bundle(new).metrics, read_bundle(old).metrics
-        both = [name for name in mine if name in theirs]
-        if not both:
-            raise UsageError(f"{before} has no figure that {version} has, so they can't be compared")
-        return {name: (mine[name], theirs[name]) for name in both}
     if trained.evaluation is None:
         raise UsageError("the gate not_worse compares on a test or validation split, and there is none")
-    split = trained.evaluation["split"]
-    found = [measure(path, config.data.dataset, manifest, split, task=config.task) for path in (new, old)]
-    return {f"{split}_{name}": (found[0][name], found[1][name]) for name in found[0]}
+    split, data = trained.evaluation["split"], config.data.dataset
+    manifest = manifest or read_manifest(data)
+    both = (storage.join(root, name) for name in (version, before))
+    new, old = (measure(path, data, manifest, split, task=config.task) for path in both)
+    return {f"{split}_{name}": (new[name], old[name]) for name in new}

@@ -97,7 +97,7 @@ def launch(
 
         return run_local([job, *without_on(argv)], jobs.emit)
     if options.follow_job or options.cancel_job:
-        return _with_job(options)
+        return _with_job(options, config)
     settings = read_launch(config.launch)
     if options.print_job:
         return _print_job(config, settings, space)
@@ -128,8 +128,8 @@ def _print_job(config: JobConfig, settings: LaunchSettings, space: Space | None)
     return 0
 
 
-def _with_job(options: LaunchOptions) -> int:
-    """Follows or cancels a job by its name."""
+def _with_job(options: LaunchOptions, config: JobConfig) -> int:
+    """Follows or cancels a job by its name; what one has trained is published as ``config`` says."""
     from beam_vision.training.launch import vertex
     from beam_vision.training.launch.vertex_api import Api, errors, explain
     from beam_vision.training.launch.vertex_jobs import project_of
@@ -145,7 +145,7 @@ def _with_job(options: LaunchOptions) -> int:
         except errors() as error:
             raise explain(error, f"job {name}") from error
         timing = vertex.Timing(poll_sec=options.poll_sec)
-        return _ended(vertex.Follower(api, found, tell=jobs.emit, timing=timing).wait())
+        return _ended(vertex.Follower(api, found, tell=jobs.emit, timing=timing).wait(), config)
 
 
 def _on_vertex(
@@ -155,6 +155,7 @@ def _on_vertex(
     space: Space | None,
     preflight_only: bool,
 ) -> int:
+    from beam_vision.pipelines.train_export import check_export
     from beam_vision.training.launch import preflight, vertex
     from beam_vision.training.launch.vertex_api import Api
 
@@ -162,6 +163,8 @@ def _on_vertex(
         if options.list_jobs:
             return _list(api, settings)
         refuse_local_data(config)
+        if config.export.output and space is None:
+            check_export(config.export, task=config.task)
         found = preflight.check(api, config, settings, tuning=space is not None)
         for note in found["notes"]:
             jobs.say(f"note: {note}")
@@ -182,7 +185,7 @@ def _on_vertex(
                 "the job, if it was made, goes on; --list_jobs names it for --follow_job and --cancel_job"
             )
             return 130
-        return 0 if options.detach else _ended(job)
+        return 0 if options.detach else _ended(job, config)
 
 
 def refuse_local_data(config: JobConfig) -> None:
@@ -211,16 +214,26 @@ def _list(api: Api, settings: LaunchSettings) -> int:
     return 0
 
 
-def _ended(job: Launched) -> int:
-    """Says how a job ended.
+def _ended(job: Launched, config: JobConfig) -> int:
+    """Says how a job ended, and brings the model of one that succeeded to ``export.output``.
 
     Raises:
-      JobError: it failed or was cancelled.
+      JobError: it failed, was cancelled, or its model missed the gate.
     """
     for line in _trial_lines(job):
         jobs.emit(line)
     if job.state is State.SUCCEEDED:
-        jobs.say(f"the model is in {job.output}")
+        if job.trials:
+            jobs.say(f"the trials' models are below {job.output}")
+        elif config.export.output:
+            from beam_vision.pipelines.train_publish import publish_bundle
+
+            publish_bundle(config, job.output, jobs.say)
+        else:
+            jobs.say(
+                f"the model is in {job.output}; bring it past its gate to a folder by: beam-vision train "
+                f"--config JOB.yaml --publish {job.output}"
+            )
         return 0
     if job.state is State.CANCELLED:
         raise JobError(f"job {job.name} was cancelled")

@@ -76,7 +76,10 @@ def run(argv: list[str]) -> int:
         raise UsageError("--report is needed: the workers write there what they find")
     with tempfile.TemporaryDirectory(prefix="beam-vision-") as scratch:
         report = storage.absolute(options.report or storage.join(scratch, "report.json"))
-        jobs.execute(lambda pipeline: build(pipeline, options, report=report), beam_args)
+        paths = {"DIR": options.dataset, "--report": report}
+        ran = jobs.execute(lambda pipeline: build(pipeline, options, report=report), beam_args, paths=paths)
+        if ran.template:
+            return jobs.written(ran)
         found = storage.read_json(report)
     return _show(found, plan["dataset"], read_manifest(options.dataset))
 

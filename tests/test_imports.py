@@ -20,16 +20,19 @@ SHARED_MAY_USE = {
     "storage": set(),
     "coders": {"types", "stream_types"},
     "metrics": set(),
+    "measured": {"metrics"},
     "failures": {"errors", "types"},
     "table": {"errors", "storage"},
     "stream_types": {"types"},
     "stream_table": {"table"},
     "tfrecord_io": set(),
     "pubsub": {"errors"},
+    "regions": set(),
 }
 IMAGES = {f"images.{name}" for name in ("annotated", "boxes", "codec", "geometry", "hashing", "nms", "tiles")}
 ROOMS_MAY_USE = {
     "warehouse": set(),
+    "dataflow": set(),
     "sources": {"warehouse"},
     "images": set(),
     "records": IMAGES,
@@ -39,6 +42,8 @@ ROOMS_MAY_USE = {
     "evaluation": {"warehouse"} | IMAGES,
     "synth": IMAGES,
     "reports": IMAGES,
+    "planning": {"sources", "inference"} | IMAGES,
+    "doctor": {"dataflow", "warehouse"},
     "streaming": {"sources.files", "sources.reader"} | IMAGES,
     "training": {f"records.{name}" for name in ("manifest", "reader", "indexed")}
     | {f"inference.{name}" for name in ("spec", "bundle", "serving_history")}

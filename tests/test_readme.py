@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_vision.inference.bundle import read_bundle, set_latest, write_spec
-from beam_vision.pipelines import cli, demo_lake, options, synth_material
+from beam_vision.pipelines import cli, demo_lake, options, plan_options, synth_material, template
 from beam_vision.search import vector_index
 from beam_vision.testing import detectors, images, models
 from beam_vision.testing.bigquery_indexes import IndexServer
@@ -166,14 +166,29 @@ def test_every_reason_is_explained():
     assert [reason.value for reason in Reason if f"`{reason.value}`" not in text] == []
 
 
+OF_OTHERS = {
+    "--no-cache",
+    "--no-deps",
+    "--wheel",
+    "--worker_pool",
+    "--service_port",
+    "--location",
+    "--repository",
+}
+"""Options of pip, Beam's worker pool and gcloud, as far as the expression below reads them."""
+
+
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_every_option_in_the_docs_exists(path):
     import dataclasses
     import importlib
 
-    known = {"--help", "--version"} | options.beam_option_names()
-    for job in cli.JOBS:
-        module = importlib.import_module(f"beam_vision.pipelines.{job.replace('-', '_')}")
-        known |= {f"--{field.name.rstrip('_')}" for field in dataclasses.fields(module.Options)}
-    used = set(re.findall(r"(?<![\w-])--[a-z][a-z_]+", path.read_text(encoding="utf-8")))
+    known = {"--help", "--version"} | options.beam_option_names() | OF_OTHERS
+    modules = [importlib.import_module(f"beam_vision.pipelines.{job.replace('-', '_')}") for job in cli.JOBS]
+    kinds = {module.Options for module in modules} | {template.BuildOptions, plan_options.StreamOptions}
+    for kind in kinds:
+        fields = dataclasses.fields(kind)
+        known |= {f"--{field.name.rstrip('_')}" for field in fields}
+        known |= {f"--no-{field.name}" for field in fields if field.default is True}
+    used = set(re.findall(r"(?<![\w-])--(?:no-)?[a-z][a-z_]+", path.read_text(encoding="utf-8")))
     assert used - known == set()

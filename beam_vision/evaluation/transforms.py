@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.pvalue import AsList, AsSingleton, TaggedOutput
 
-import beam_vision.coders  # noqa: F401
-from beam_vision import metrics, storage
+from beam_vision import coders, metrics, storage
 from beam_vision.evaluation import detected, findings, images, joining, marking, summary, warehouse
 from beam_vision.evaluation.detected import Detected
 from beam_vision.evaluation.findings import Finding, Findings
@@ -21,7 +20,7 @@ from beam_vision.failures import FAILED
 from beam_vision.types import Failure, ImageRef
 
 for _row in (Detected, EvaluatedImage):
-    beam.coders.registry.register_row(_row)
+    coders.register_row(_row)
 
 MAX_SHEETS = 12
 """Classes of which pictures are kept: those with most misses and false alarms."""

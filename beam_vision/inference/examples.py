@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from beam_vision.errors import Reason, VisionError
 from beam_vision.inference import embed
 from beam_vision.inference.loader import LoadedModel, load, wanted_outputs
+from beam_vision.inference.reading import EngineSettings
 from beam_vision.inference.robust import Rows, run_rows
 from beam_vision.inference.spec import ModelSpec
 from beam_vision.tfrecord_io import Example
@@ -98,9 +99,9 @@ class ExampleSession:
         return outputs
 
 
-def load_session(path: str, spec: ModelSpec, batch_size: int, *_: Any) -> ExampleSession:
+def load_session(path: str, spec: ModelSpec, settings: EngineSettings, *_: Any) -> ExampleSession:
     """Loads the model at ``path``; what tfx-bsl would have opened (the further arguments) isn't looked at."""
-    return ExampleSession(load(path, spec), batch_size)
+    return ExampleSession(load(path, spec, require_gpu=settings.require_gpu), settings.batch_size)
 
 
 def rows_of(log: Any, names: Sequence[str]) -> Rows:

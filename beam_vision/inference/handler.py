@@ -56,7 +56,7 @@ class ImageModelHandler(ModelHandler[EncodedImage, Result, LoadedModel]):
 
     def load_model(self) -> LoadedModel:
         """Loads the model and runs it once, so that the first batch finds it ready."""
-        model = load(self._model_path, self._spec)
+        model = load(self._model_path, self._spec, require_gpu=self._settings.require_gpu)
         warm_up(model)
         return model
 

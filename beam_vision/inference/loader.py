@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,12 +11,12 @@ import numpy as np
 
 from beam_vision import deps
 from beam_vision.errors import DigestMismatch, Reason, UsageError, VisionError
+from beam_vision.inference import devices
 from beam_vision.inference.bundle import fetch, find_files, model_digest
 from beam_vision.inference.freeze import freeze
 from beam_vision.inference.signature import CALL, call_of, named_outputs
 from beam_vision.inference.spec import ModelSpec
 
-_LOG = logging.getLogger(__name__)
 _MEMORY_WORDS = ("out of memory", "oom when", "failed to allocate", "bad allocation")
 
 Call = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -47,6 +46,7 @@ class LoadedModel:
       multi_label: whether its scores are independent of each other, once decided.
       most_images: the largest batch that fits in memory, once a larger one has not; else None.
       load_sec: how long loading took.
+      device: what it runs on: ``CPU``, or ``GPU`` and its name.
     """
 
     def __init__(
@@ -56,12 +56,15 @@ class LoadedModel:
         errors: Errors,
         load_sec: float,
         functions: Functions | None = None,
+        *,
+        device: str = devices.CPU,
     ) -> None:
         self.spec = spec
         self.activation = spec.activation
         self.multi_label = False
         self.most_images: int | None = None
         self.load_sec = load_sec
+        self.device = device
         self._call = call
         self._errors = errors
         self._functions = functions
@@ -71,7 +74,8 @@ class LoadedModel:
         if self._functions is None:
             return self
         spec = replace(self.spec, freeze=True)
-        return LoadedModel(spec, _tensorflow_call(spec, self._functions), self._errors, self.load_sec)
+        call = _tensorflow_call(spec, self._functions)
+        return LoadedModel(spec, call, self._errors, self.load_sec, device=self.device)
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the model on ``batch`` (as :class:`~beam_vision.inference.prepare.InputWriter` makes it).
@@ -155,15 +159,16 @@ def _as_vision_error(error: Exception) -> VisionError:
     return VisionError(Reason.MODEL_ERROR, text)
 
 
-def load(path: str, spec: ModelSpec) -> LoadedModel:
+def load(path: str, spec: ModelSpec, *, require_gpu: bool = False) -> LoadedModel:
     """Loads the model at ``path``.
 
     Args:
       path: as in :func:`~beam_vision.inference.bundle.read_bundle`.
       spec: what that gave for it.
+      require_gpu: whether it must not run on the CPU.
 
     Raises:
-      UsageError: it can't be loaded.
+      UsageError: it can't be loaded, or there is no GPU where one is required.
       DigestMismatch: its files are not those that ``spec`` was made from.
     """
     start = time.monotonic()
@@ -175,14 +180,22 @@ def load(path: str, spec: ModelSpec) -> LoadedModel:
             found=found,
             remedy="it changed since the job began; start it again",
         )
+    kept = None
     if spec.model_format in ("onnx", "tflite"):
-        call, errors = (_load_onnx if spec.model_format == "onnx" else _load_tflite)(files.path, spec)
-        return LoadedModel(spec, call, (*errors, MemoryError), time.monotonic() - start)
-    read = _load_keras if spec.model_format == "keras" else _load_saved_model
-    functions, errors = read(files.path, spec)
-    call = _tensorflow_call(spec, functions)
-    kept = None if spec.freeze else functions  # constants and variables together take twice the memory
-    return LoadedModel(spec, call, (*errors, MemoryError), time.monotonic() - start, kept)
+        read_file = _load_onnx if spec.model_format == "onnx" else _load_tflite
+        call, errors, device = read_file(files.path, spec)
+    else:
+        device = devices.of_tensorflow(_tensorflow())
+        read = _load_keras if spec.model_format == "keras" else _load_saved_model
+        functions, errors = read(files.path, spec)
+        call = _tensorflow_call(spec, functions)
+        kept = None if spec.freeze else functions  # constants and variables together take twice the memory
+    if require_gpu:
+        devices.require_gpu(device, spec.model_format)
+    load_sec = time.monotonic() - start
+    model = LoadedModel(spec, call, (*errors, MemoryError), load_sec, kept, device=device)
+    devices.log_load(model, path=path, device=device, load_sec=load_sec, digest=spec.model_digest)
+    return model
 
 
 def wanted_outputs(spec: ModelSpec) -> list[str]:
@@ -194,11 +207,7 @@ def wanted_outputs(spec: ModelSpec) -> list[str]:
 def _tensorflow() -> Any:
     """TensorFlow, told not to take all of a GPU's memory at once."""
     tf: Any = deps.need("tensorflow")
-    for device in tf.config.list_physical_devices("GPU"):
-        try:
-            tf.config.experimental.set_memory_growth(device, True)
-        except RuntimeError as error:  # somebody in this process has used the GPU before us
-            _LOG.warning("memory growth of %s stays as it is: %s", device.name, error)
+    devices.grow_memory(tf)
     return tf
 
 
@@ -249,7 +258,7 @@ def _tensorflow_call(spec: ModelSpec, functions: Functions) -> Call:
     return call
 
 
-def _load_onnx(path: str, spec: ModelSpec) -> tuple[Call, Errors]:
+def _load_onnx(path: str, spec: ModelSpec) -> tuple[Call, Errors, str]:
     from beam_vision.inference import onnx_model
 
     session = onnx_model.open_session(path)
@@ -258,10 +267,10 @@ def _load_onnx(path: str, spec: ModelSpec) -> tuple[Call, Errors]:
     def call(batch: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(names, session.run(names, {spec.input_name: batch}), strict=True))
 
-    return call, onnx_model.run_errors()
+    return call, onnx_model.run_errors(), devices.of_onnx(session)
 
 
-def _load_tflite(path: str, spec: ModelSpec) -> tuple[Call, Errors]:
+def _load_tflite(path: str, spec: ModelSpec) -> tuple[Call, Errors, str]:
     from beam_vision.inference import tflite_model
 
     model, errors = tflite_model.load_call(path)
@@ -271,4 +280,4 @@ def _load_tflite(path: str, spec: ModelSpec) -> tuple[Call, Errors]:
         found = model(spec.input_name, batch)
         return {name: found[name] for name in names}
 
-    return call, errors
+    return call, errors, devices.CPU

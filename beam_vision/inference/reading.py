@@ -55,6 +55,7 @@ class EngineSettings:
       tile_overlap: what a tile shares with its neighbour, as a part of ``tile_px``.
       batch_size: images (or tiles) in a model batch.
       decode_threads: threads that decode; 0: as many as there are cores.
+      require_gpu: whether the model must not run on a CPU.
       run_id, attempt: stand in each failure.
     """
 
@@ -69,6 +70,7 @@ class EngineSettings:
     tile_overlap: float = 0.2
     batch_size: int = 32
     decode_threads: int = 0
+    require_gpu: bool = False
     run_id: str = ""
     attempt: int = 1
 

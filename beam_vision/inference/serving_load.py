@@ -61,7 +61,7 @@ def load_served(path: str, spec: ModelSpec, settings: EngineSettings) -> Served:
     """
     engine = Engine(spec, settings)
     golden = read_golden(path)
-    model = load(path, spec)
+    model = load(path, spec, require_gpu=settings.require_gpu)
     warm_up(model)
     served = Served(path, model, engine, golden)
     if golden is None:

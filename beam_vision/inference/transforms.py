@@ -110,7 +110,7 @@ class InferExamples(beam.PTransform):
         here = fetch(find_files(self._model_path)).path  # tfx-bsl reads the signature while it builds
         saved_model = proto.SavedModelSpec(model_path=here, signature_name=[self._spec.signature])
         settings = self._settings
-        opener = functools.partial(load_session, self._model_path, self._spec, settings.batch_size)
+        opener = functools.partial(load_session, self._model_path, self._spec, settings)
         keyed = records | "Key" >> beam.ParDo(KeyExamples(settings)).with_outputs(FAILED, main="good")
         logs = keyed.good | "RunInference" >> tfx.RunInference(
             proto.InferenceSpecType(saved_model_spec=saved_model), load_override_fn=opener

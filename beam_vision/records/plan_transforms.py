@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 
-import beam_vision.coders  # noqa: F401
-from beam_vision import metrics, storage
+from beam_vision import coders, metrics, storage
 from beam_vision.errors import Stage
 from beam_vision.failures import FAILED, Guard
 from beam_vision.images.annotated import categorised
@@ -18,7 +17,7 @@ from beam_vision.records.shard import Item, fingerprint
 from beam_vision.records.splits import SplitRule
 from beam_vision.types import Failure, ImageRef
 
-beam.coders.registry.register_row(Item)
+coders.register_row(Item)
 
 _SLOT = Item(ImageRef(key="", uri=""), sha256="", crc32c=0, n_bytes=0)
 """Stands in every shard's group, so that a shard without images is written too."""

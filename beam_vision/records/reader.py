@@ -58,7 +58,7 @@ def load_dataset(
     max_boxes: int = 0,
     resize: str = "stretch",
     interpolation: str = "bilinear",
-    value_range: str = "0..255",
+    value_range: str | None = "0..255",
     shuffle: bool = False,
     seed: int = 0,
     augment: Augment | None = None,
@@ -70,9 +70,9 @@ def load_dataset(
 ) -> tf.data.Dataset:
     """A split as batches ``(images, targets)``; the same arguments give the same batches in the same order.
 
-    ``images`` is float32 ``[N, height, width, 3]`` RGB in ``value_range``. The targets ``labels`` are int64
-    ``[N]``, the label's place in the manifest's class list (-1 without a label); where the dataset has
-    images with several labels, float32 ``[N, classes]`` of zeros and ones.
+    ``images`` is float32 ``[N, height, width, 3]`` RGB in ``value_range``, or uint8 without one. The targets
+    ``labels`` are int64 ``[N]``, the label's place in the manifest's class list (-1 without a label); where
+    the dataset has images with several labels, float32 ``[N, classes]`` of zeros and ones.
 
     The targets ``boxes`` are what Keras's detectors train on: ``{"boxes": float32 [N, M, 4], "labels": int64
     [N, M]}``, xyxy in pixels of ``images`` (``bounding_box_format="xyxy"``) and places in the manifest's
@@ -86,7 +86,7 @@ def load_dataset(
       max_boxes: M, of an image with more boxes the first; 0: none has more (the manifest's ``most_boxes``).
       resize: ``stretch``, ``letterbox`` or ``center_crop``.
       interpolation: see :class:`~beam_vision.images.codec.DecodeSettings`.
-      value_range: see :func:`~beam_vision.images.geometry.normalize`.
+      value_range: see :func:`~beam_vision.images.geometry.normalize`; None: pixels stay bytes, 0..255.
       shuffle: in another order at each pass, from ``seed``: shards among themselves, then images within
         :data:`SHUFFLE_BYTES`.
       augment: called with a batch of TensorFlow tensors, gives such a batch.
@@ -101,7 +101,7 @@ def load_dataset(
       UsageError: no such dataset or split, no boxes in it, or a value out of its range.
     """
     tf = deps.need("tensorflow")
-    if value_range not in VALUE_RANGES:
+    if value_range is not None and value_range not in VALUE_RANGES:
         raise UsageError(f"value_range {value_range!r} is none of {', '.join(VALUE_RANGES)}")
     manifest = read_manifest(folder)
     info = _split(manifest, split, folder)
@@ -123,7 +123,7 @@ def load_dataset(
     data = data.apply(tf.data.experimental.assert_cardinality(batches))
     if repeat:
         data = data.repeat()
-    data = _normalized(data, value_range)
+    data = data if value_range is None else _normalized(data, value_range)
     if augment is not None:
         data = data.map(augment, num_parallel_calls=_BATCHES_AT_ONCE)
     options = tf.data.Options()

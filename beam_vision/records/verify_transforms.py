@@ -8,7 +8,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from beam_vision import storage
+from beam_vision import coders, storage
 from beam_vision.records import schema, verify
 from beam_vision.records.ahead import cores
 from beam_vision.records.check import Checked, Place, Problem, ShardChecker
@@ -17,7 +17,7 @@ from beam_vision.records.manifest import DatasetManifest, Shard
 from beam_vision.records.observe import Observed
 from beam_vision.records.write_transforms import RECORDS, ObserveRecords
 
-beam.coders.registry.register_row(Place)
+coders.register_row(Place)
 
 _KEYED = tuple[str, Place]
 _PLACES = "places"

@@ -11,7 +11,7 @@ from beam_vision.errors import DigestMismatch, UsageError
 from beam_vision.search import bundle, scann_index, tune
 from beam_vision.search.base import Store, VectorIndex
 from beam_vision.search.bundle import Bundle, IndexManifest
-from beam_vision.search.exact import ExactIndex
+from beam_vision.search.exact import ROWS_AT_ONCE, ExactIndex
 from beam_vision.search.scann_index import HASH, TREE, ScannIndex
 from beam_vision.search.since import as_read, moment_of, remember
 from beam_vision.search.vectors import VectorTable, read_changes, read_vectors, silent
@@ -42,8 +42,12 @@ class Built:
 
 
 @dataclass(frozen=True)
-class _Request:
-    """What was asked for."""
+class Request:
+    """What was asked for; the options of :func:`build`.
+
+    Raises:
+      UsageError: one is out of its range.
+    """
 
     table: str
     output: str
@@ -92,10 +96,10 @@ def build(
     Raises:
       UsageError, DigestMismatch: the options, the table or the output folder won't do.
     """
-    request = _Request(table_folder, output, recall_target, backend, progress)
+    request = Request(table_folder, output, recall_target, backend, progress)
     with bundle.locked(output):
         source = read_vectors(table_folder, skip_bad_vectors=skip_bad_vectors, progress=progress)
-        manifest = _make(source, request)
+        manifest = make(source, request)
     return Built(manifest, added=len(source.store), replaced=0, deleted=0, trained=True)
 
 
@@ -132,7 +136,7 @@ def update(
     bundle.read_manifest(output)
     with bundle.locked(output):
         old = bundle.open_bundle(output)
-        request = _Request(
+        request = Request(
             table_folder,
             output,
             old.manifest.recall_target if recall_target is None else recall_target,
@@ -151,32 +155,35 @@ def update(
         same = not (added or replaced or deleted) and _is_up_to_date(old, source, request)
         if same and not (compact and old.manifest.changed_rows):
             return Built(remember(old.manifest, source, output), 0, 0, 0, trained=False)
-        manifest = None if compact else _change(old, source, request, [*replaced, *added], deleted)
+        manifest = None if compact else change(old, source, request, [*replaced, *added], deleted)
         trained = manifest is None
         if manifest is None:
-            manifest = _make(source, request)
+            manifest = make(source, request)
     return Built(manifest, len(added), len(replaced), len(deleted), trained)
 
 
 def differences(old: Store, new: Store) -> tuple[list[str], list[str], list[str]]:
     """Keys to add, to replace and to delete, each sorted, that make ``old`` into ``new``."""
     both = sorted(old.row_of.keys() & new.row_of.keys())
-    before = old.vectors[[old.row_of[key] for key in both]]
-    after = new.vectors[[new.row_of[key] for key in both]]
-    differs = (before != after).any(axis=1)
-    replaced = [key for key, other in zip(both, differs, strict=True) if other]
+    replaced = []
+    for start in range(0, len(both), ROWS_AT_ONCE):
+        some = both[start : start + ROWS_AT_ONCE]
+        before = old.vectors[[old.row_of[key] for key in some]]
+        after = new.vectors[[new.row_of[key] for key in some]]
+        differs = (before != after).any(axis=1)
+        replaced += [key for key, other in zip(some, differs, strict=True) if other]
     added, deleted = new.row_of.keys() - old.row_of.keys(), old.row_of.keys() - new.row_of.keys()
     return sorted(added), replaced, sorted(deleted)
 
 
-def _make(source: VectorTable, request: _Request) -> IndexManifest:
-    """Trains and publishes an index from nothing."""
+def make(source: VectorTable, request: Request) -> IndexManifest:
+    """Trains and publishes an index from nothing; call it where nobody else writes ``request.output``."""
     index, notes = _train(source.store, request)
     manifest = _manifest(index, source, request, trained_rows=len(index.store), notes=notes)
     return bundle.publish(request.output, Bundle(manifest, index, source.rows, notes))
 
 
-def _train(store: Store, request: _Request) -> tuple[VectorIndex, list[str]]:
+def _train(store: Store, request: Request) -> tuple[VectorIndex, list[str]]:
     """The index that was asked for, tuned; or an exact one and the reason."""
     wanted = request.backend_for(len(store))
     if wanted == EXACT:
@@ -193,10 +200,17 @@ def _train(store: Store, request: _Request) -> tuple[VectorIndex, list[str]]:
     return ExactIndex(store), [f"exact, not {wanted}: {reason}"]
 
 
-def _change(
-    old: Bundle, source: VectorTable, request: _Request, upserted: list[str], deleted: list[str]
+def change(
+    old: Bundle, source: VectorTable, request: Request, upserted: list[str], deleted: list[str]
 ) -> IndexManifest | None:
-    """Changes a ScaNN index row by row and publishes it; None: it has to be trained anew."""
+    """Changes a ScaNN index row by row and publishes it; None: it has to be trained anew.
+
+    Args:
+      old: the index, which is changed in memory.
+      source: the rows as they are to be.
+      request: what was asked for; its output is where the index is published.
+      upserted, deleted: keys, as :func:`differences` finds them.
+    """
     index, trained_rows = old.index, old.manifest.trained_rows
     changed_rows = old.manifest.changed_rows + len(upserted) + len(deleted)
     if (
@@ -225,7 +239,7 @@ def _reaches(index: ScannIndex, target: float, changed: Sequence[int]) -> bool:
     return all(tune.Referee(index, sample).recall(index) >= target for sample in samples)
 
 
-def _is_up_to_date(old: Bundle, source: VectorTable, request: _Request) -> bool:
+def _is_up_to_date(old: Bundle, source: VectorTable, request: Request) -> bool:
     """Whether an index whose vectors are the table's is also what is asked for, with the same columns."""
     return (
         old.manifest.asked_backend == request.backend
@@ -237,7 +251,7 @@ def _is_up_to_date(old: Bundle, source: VectorTable, request: _Request) -> bool:
 def _manifest(
     index: VectorIndex,
     source: VectorTable,
-    request: _Request,
+    request: Request,
     *,
     trained_rows: int,
     notes: Sequence[str] = (),

@@ -16,7 +16,7 @@ import contextlib
 import fcntl
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,8 @@ MANIFEST = "manifest.json"
 KIND = "beam-vision index"
 FORMAT_VERSION = 1
 DATA, ASIDE = "data-", ".building-"
+SHARDS = "shards"
+"""What only the manifest of an index in shards has, see :mod:`beam_vision.search.shards`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +124,13 @@ def read_manifest(folder: str) -> IndexManifest:
     path = storage.join(local_folder(folder), MANIFEST)
     if not os.path.exists(path):
         raise UsageError(f"no index at {folder}: it has no {MANIFEST}; `beam-vision build-index` makes one")
-    return IndexManifest.from_json(storage.read_json(path), path=path)
+    value = storage.read_json(path)
+    if isinstance(value, dict) and SHARDS in value:
+        raise UsageError(
+            f"{folder} is an index in shards, and this would make or change one in a single piece: give "
+            "--shards too, or another --output"
+        )
+    return IndexManifest.from_json(value, path=path)
 
 
 def local_folder(folder: str) -> str:
@@ -171,15 +179,19 @@ def _open(data: str, manifest: IndexManifest) -> Bundle:
 
 
 @contextlib.contextmanager
-def locked(folder: str) -> Iterator[None]:
+def locked(folder: str, *, check: Callable[[str], object] = read_manifest) -> Iterator[None]:
     """Makes ``folder`` and keeps other writers out while the block runs; the end of a process ends it too.
+
+    Args:
+      folder: the index.
+      check: refuses the manifest that is there.
 
     Raises:
       UsageError: another process is writing it, or it is the folder of something else.
     """
     folder = local_folder(folder)
     if os.path.exists(os.path.join(folder, MANIFEST)):
-        read_manifest(folder)
+        check(folder)
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, ".lock"), "w", encoding="utf-8") as lock:
         try:

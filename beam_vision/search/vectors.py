@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import numpy as np
 from beam_vision.errors import DigestMismatch, UsageError
 from beam_vision.search.base import Store, normalised
 from beam_vision.search.places import EMBEDDING, Place, Warehouse, place_of
+from beam_vision.warehouse.names import is_bigquery, parse_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,7 +134,7 @@ def _read(
     """The rows of a place (None: it has none with a vector), and the keys of bad ones by reason."""
     import pyarrow as pa
 
-    reader = _Reader(count, dimension or place.dimension)
+    reader = RowReader(count, dimension or place.dimension)
     for batch in place.batches(since):
         reader.add(batch)
     if reader.bad and not skip_bad_vectors:
@@ -142,7 +143,7 @@ def _read(
         return None, reader.bad
     rows, vectors = pa.concat_tables(reader.kept, promote_options="default"), reader.vectors[: reader.at]
     keys = rows.column("key").to_pylist()
-    _refuse_twice(keys, place)
+    refuse_twice(keys, place.text)
     if isinstance(place, Warehouse):
         order = np.argsort(np.array(keys, object), kind="stable")
         rows, keys = rows.take(pa.array(order)), [keys[row] for row in order]
@@ -166,16 +167,21 @@ def _reorder(vectors: np.ndarray, order: np.ndarray) -> None:
         part[...] = part[order]
 
 
-def describe_bad(bad: dict[str, list[str]]) -> str:
+def describe_bad(bad: Mapping[str, Sequence[str]]) -> str:
     """How many vectors are bad, and for each reason the first few keys."""
+    return describe_counts({reason: len(keys) for reason, keys in bad.items()}, bad)
+
+
+def describe_counts(counts: Mapping[str, int], keys: Mapping[str, Sequence[str]]) -> str:
+    """As :func:`describe_bad`, where only some of the keys are known."""
     parts = []
-    for reason, keys in bad.items():
-        more = ", ..." if len(keys) > SHOWN_KEYS else ""
-        parts.append(f"{len(keys):,} {reason} ({', '.join(keys[:SHOWN_KEYS])}{more})")
-    return f"{sum(map(len, bad.values())):,} vectors can't be searched: {'; '.join(parts)}"
+    for reason, count in counts.items():
+        shown = keys[reason][:SHOWN_KEYS]
+        parts.append(f"{count:,} {reason} ({', '.join(shown)}{', ...' if count > len(shown) else ''})")
+    return f"{sum(counts.values()):,} vectors can't be searched: {'; '.join(parts)}"
 
 
-class _Reader:
+class RowReader:
     """Fills one array, which grows when there are more than ``count`` rows.
 
     Where the table doesn't state the dimension, it is what most of the first vectors have.
@@ -229,15 +235,21 @@ class _Reader:
             self.bad.setdefault(reason, []).extend(keys.tolist())
 
 
-def _refuse_twice(keys: list[str], place: Place) -> None:
+def refuse_twice(keys: Sequence[str], place: str) -> None:
+    """Refuses keys that stand more than once in the table at ``place``.
+
+    Raises:
+      UsageError: some do; the first few are named.
+    """
     if len(set(keys)) == len(keys):
         return
     twice = [key for key, number in Counter(keys).items() if number > 1]
     shown = ", ".join(twice[:SHOWN_KEYS]) + (", ..." if len(twice) > SHOWN_KEYS else "")
     once = ""
-    if isinstance(place, Warehouse):
-        once = f"; of a stream's table read the view that has each row once: {place.name.sibling('once').uri}"
-    raise UsageError(f"{len(twice):,} keys stand more than once in the table at {place.text}: {shown}{once}")
+    if is_bigquery(place):
+        view = parse_table(place, option="--table").sibling("once").uri
+        once = f"; of a stream's table read the view that has each row once: {view}"
+    raise UsageError(f"{len(twice):,} keys stand more than once in the table at {place}: {shown}{once}")
 
 
 def _one_digest(rows: pa.Table, what: str, place: Place) -> str:
@@ -245,12 +257,21 @@ def _one_digest(rows: pa.Table, what: str, place: Place) -> str:
     column = f"{what}_digest"
     if column not in rows.column_names:
         return place.digests.get(column, "")
-    found = sorted(digest or "" for digest in rows.column(column).unique().to_pylist())
-    if len(found) > 1:
+    return one_digest({digest or "" for digest in rows.column(column).unique().to_pylist()}, what)
+
+
+def one_digest(found: Collection[str], what: str) -> str:
+    """The only one of the digests of what made a table's rows.
+
+    Raises:
+      DigestMismatch: there are several.
+    """
+    first, *others = sorted(found)
+    if others:
         raise DigestMismatch(
             what,
-            expected=found[0] or "(none)",
-            found=found[1] or "(none)",
+            expected=first or "(none)",
+            found=others[0] or "(none)",
             remedy="vectors of two kinds can't be compared; embed all images with one model",
         )
-    return found[0]
+    return first

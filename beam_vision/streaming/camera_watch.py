@@ -75,4 +75,5 @@ class Watch:
 def mean_inference_sec() -> float:
     """What inference of an image has taken so far, on average, in this process; 0 before the first."""
     images = metrics.TALLY.counts().get(metrics.INFERRED, 0)
-    return metrics.TALLY.sums().get(metrics.INFERENCE_MS, 0) / images / 1000 if images else 0.0
+    spent = metrics.TALLY.spreads().get(metrics.INFERENCE_MS)
+    return spent.sum / images / 1000 if images and spent else 0.0

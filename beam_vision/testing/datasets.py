@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +16,13 @@ from beam_vision.records.example import Record, to_example
 from beam_vision.records.layout import MANIFEST, shard_name
 from beam_vision.records.manifest import DatasetManifest, Shard, Split
 from beam_vision.tfrecord_io import write_record
+from beam_vision.types import Box
 
 LABELS = ("red", "green", "blue")
 
 Labelled = tuple[np.ndarray, Sequence[str]]
 """Pixels uint8 ``[H, W, 3]`` and the image's labels."""
+SQUARES = ("dark", "bright")
 
 
 def make_labelled(
@@ -143,4 +146,56 @@ def _record(key: str, pixels: np.ndarray, labels: Sequence[str], classes: Sequen
         content_sha256=content_digest(data),
         labels=tuple(labels),
         label_ids=tuple(classes.index(label) for label in labels),
+    )
+
+
+def make_squares(
+    folder: str | Path, splits: Mapping[str, int], *, side_px: int = 32, seed: int = 0
+) -> DatasetManifest:
+    """Writes a dataset of a dark or a bright square on gray, with its box; gives the manifest.
+
+    Args:
+      folder: a new one.
+      splits: images by split; one shard each.
+      side_px: of the images; squares are near half of that.
+      seed: of the places.
+    """
+    made, boxes = {}, Counter[str]()
+    for name, number in splits.items():
+        rng = np.random.default_rng([seed, *name.encode()])
+        records = [_square(rng, f"{name}/{i:05d}", side_px) for i in range(number)]
+        path = shard_name(name, 0, 1)
+        with storage.open_write(storage.join(str(folder), path)) as file:
+            size = sum(write_record(file, to_example(record)) for record in records)
+        counts = Counter(box.label for record in records for box in record.boxes)
+        boxes += counts
+        shard = Shard(path, number, size, settings_digest([seed, name, number]))
+        own = {label: counts[label] for label in SQUARES}
+        made[name] = Split(number, size, [shard], {}, number, [0.0] * 3, [1.0] * 3, own)
+    plain = write_dataset(folder, {})
+    manifest = dataclasses.replace(
+        plain,
+        dataset_digest=settings_digest([shard.sha256 for split in made.values() for shard in split.shards]),
+        splits=made,
+        box_classes=list(SQUARES),
+        boxes=dict(boxes),
+        most_boxes=1,
+    )
+    storage.write_json(storage.join(str(folder), MANIFEST), manifest.to_json())
+    return manifest
+
+
+def _square(rng: np.random.Generator, key: str, side_px: int) -> Record:
+    pixels = np.full((side_px, side_px, 3), 120, np.uint8)
+    side = int(rng.integers(side_px * 7 // 16, side_px * 10 // 16))
+    x, y = (int(value) for value in rng.integers(0, side_px - side, 2))
+    label = SQUARES[int(rng.integers(2))]
+    pixels[y : y + side, x : x + side] = 250 if label == "bright" else 10
+    xmin, ymin, xmax, ymax = (value / side_px for value in (x, y, x + side, y + side))
+    record = _record(key, pixels, [], [])
+    return dataclasses.replace(
+        record,
+        boxes=(Box(xmin, ymin, xmax, ymax, label, area_px=float(side**2)),),
+        box_ids=(1 + SQUARES.index(label),),
+        for_detection=True,
     )

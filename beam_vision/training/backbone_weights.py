@@ -94,6 +94,28 @@ def load_hub_preset(architecture: Architecture, preset: str, side_px: int) -> tu
     return net, _preset_scale(hub, preset) or architecture.preprocessing
 
 
+def load_retinanet(preset: str) -> tuple[keras.Model, Any] | None:
+    """A RetinaNet's network and feature pyramid with a preset's weights; None of a preset of another kind.
+
+    Its heads are left behind: they are for the classes that it was trained on.
+
+    Args:
+      preset: as for :func:`load_hub_preset`.
+
+    Returns:
+      A ``keras_hub.models.RetinaNetBackbone``, and (scale, offset) of its pixels, of 0..255, where it says.
+
+    Raises:
+      UsageError: it can't be had.
+    """
+    hub = deps.need("keras_hub")
+    try:
+        net = hub.models.Backbone.from_preset(preset)
+    except Exception as error:  # of many kinds: KerasHub's, Kaggle's, the network's
+        raise UsageError(f"model.weights preset:{preset}: {_first_line(error)}; {_WHERE}") from error
+    return (net, _preset_scale(hub, preset)) if isinstance(net, hub.models.RetinaNetBackbone) else None
+
+
 def _preset_scale(hub: Any, preset: str) -> tuple[Any, Any] | None:
     """(scale, offset) of the preset's image converter; None where it has none."""
     try:

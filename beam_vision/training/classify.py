@@ -105,6 +105,28 @@ def augmentation_steps(config: JobConfig) -> Any:
     return LIGHT if config.model.architecture == "compact" else ()
 
 
+def augmented(config: JobConfig, batches: tf.data.Dataset, first_step: int, *, classes: int = 0) -> Any:
+    """Batches from a step on, changed as the job's steps say, and made ready ahead.
+
+    Args:
+      config: the job's.
+      batches: of the train split; begin at ``first_step``.
+      first_step: the run's step whose batch is the first.
+      classes: how many; for ``classify``.
+    """
+    from beam_vision.training.augmentation import build_augmentation
+    from beam_vision.training.examples import PREFETCH
+
+    augmentation = build_augmentation(
+        augmentation_steps(config),
+        task=config.task,
+        image_size_px=config.data.image_size,
+        classes=classes,
+        seed=config.run.seed,
+    )
+    return augmentation.over(batches, first_step=first_step).prefetch(PREFETCH)
+
+
 class _Classifier:
     """The parts of a classifier's recipe."""
 
@@ -165,18 +187,8 @@ class _Classifier:
         )
 
     def train(self, first_step: int) -> tf.data.Dataset:
-        from beam_vision.training.augmentation import build_augmentation
-        from beam_vision.training.examples import PREFETCH
-
-        config = self._config
-        augmentation = build_augmentation(
-            augmentation_steps(config),
-            task="classify",
-            image_size_px=config.data.image_size,
-            classes=len(self._labels),
-            seed=config.run.seed,
-        )
-        return augmentation.over(self._examples.endless(first_step), first_step=first_step).prefetch(PREFETCH)
+        batches = self._examples.endless(first_step)
+        return augmented(self._config, batches, first_step, classes=len(self._labels))
 
     def validation(self) -> tf.data.Dataset:
         return self._truth(self._config.data.validation)

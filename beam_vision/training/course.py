@@ -13,6 +13,7 @@ from beam_vision.training.checkpoints import Checkpoints, Progress
 from beam_vision.training.config import RunConfig
 from beam_vision.training.history import Events, write_curves, write_history
 from beam_vision.training.phases import Length, Phase
+from beam_vision.training.stopping import Interrupted
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +38,7 @@ class Course:
       schedule: the learning rate by step, for a run within so many seconds; None: the optimizer has it.
       tell: is called with each epoch's row.
       write: whether this process writes files.
+      asked_to_stop: whether someone wants the run to end before it is over.
     """
 
     def __init__(
@@ -52,16 +54,24 @@ class Course:
         schedule: Callable[[Any], Any] | None,
         tell: Callable[[Mapping[str, Any]], None],
         write: bool = True,
+        asked_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.trainee, self.model, self.run, self.length = trainee, model, run, length
         self.progress, self.checkpoints = progress, checkpoints
         self.monitor = _monitor(run.monitor, validates)
         self._schedule, self._tell, self._write = schedule, tell, write
+        self._asked_to_stop = asked_to_stop
+        self._told_to_stop = False
         self._began = math.inf
         self._before = progress.seconds
         self._saved = progress.step
         folder = storage.join(checkpoints.folder, "tensorboard")
         self._events = Events(folder) if run.tensorboard and write else None
+
+    @property
+    def wants_stop(self) -> bool:
+        """Whether this process was asked to end the run."""
+        return self._asked_to_stop()
 
     @property
     def seconds(self) -> float:
@@ -79,21 +89,38 @@ class Course:
             at = max(self.progress.step, min(self.time_spent, 1.0) * self.length.steps)
             self.trainee.optimizer.learning_rate.assign(self._schedule(at))
 
-    def end_batch(self, batch: int, logs: Any = None) -> None:
-        """Counts the step, keeps it when it is time to, ends the run when its time is over."""
+    def end_batch(self, batch: int, logs: Any = None, *, stop: bool | None = None) -> None:
+        """Counts the step, keeps it when it is time to, ends the run when its time is over.
+
+        Args:
+          batch: its number in the epoch.
+          logs: the figures over the epoch until now.
+          stop: whether some process of the run was asked to end it; None: this one is the only one.
+
+        Raises:
+          Interrupted: the run was asked to end; its checkpoint is written. At an epoch's end that is for
+            :meth:`end_epoch`.
+        """
         self._began = min(self._began, time.monotonic())
         self.progress.step += 1
         every = self.run.checkpoint_every_steps
-        due = every and self.progress.step - self._saved >= every
+        self._told_to_stop = self._told_to_stop or (self.wants_stop if stop is None else stop)
+        due = self._told_to_stop or (every and self.progress.step - self._saved >= every)
         if due or self.progress.step % LOOK_EVERY_STEPS == 0:
             self._check(logs)
-        if due and self.progress.step % self.length.steps_per_epoch:
+        step = self.progress.step
+        if due and step % self.length.steps_per_epoch and step < self.length.steps:
             self.save()
+            self._end_where_told()
         if self.time_spent >= 1:
             self.stop(f"its {self.run.max_seconds:g} seconds are over")
 
     def end_epoch(self, epoch: int, logs: Any = None) -> None:
-        """Keeps and tells what the epoch came to; keeps the weights where they are the best."""
+        """Keeps and tells what the epoch came to; keeps the weights where they are the best.
+
+        Raises:
+          Interrupted: as :meth:`end_batch`.
+        """
         self._check(logs)
         self._look_for_missing_steps()
         row = self._row(epoch, logs or {})
@@ -108,6 +135,14 @@ class Course:
         if self._events is not None:
             self._events.write(self.progress.step, row)
         self._tell(row)
+        if not self.progress.stopped:
+            self._end_where_told()
+
+    def _end_where_told(self) -> None:
+        if self._told_to_stop:
+            raise Interrupted(
+                f"asked to end: stopped after step {self.progress.step:,} of {self.length.steps:,}"
+            )
 
     def stop(self, why: str) -> None:
         """Ends the run after this step."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from beam_vision.errors import UsageError
 from beam_vision.evaluation.images import EvaluatedImage, evaluate
-from beam_vision.training.config import DetectorConfig, JobConfig
+from beam_vision.training.config import DetectorConfig, JobConfig, ModelConfig
 from beam_vision.training.recipe import Rate, Recipe
 from beam_vision.types import Box
 
@@ -82,7 +82,9 @@ class _Detector:
         from beam_vision.training.retinanet import build_retinanet
 
         config = self._config
-        network = build_backbone(config.model, config.data.image_size, seed=config.run.seed)
+        network = load_pyramid(config.model, config.data.image_size) or build_backbone(
+            config.model, config.data.image_size, seed=config.run.seed
+        )
         return build_retinanet(network, len(self._labels), config=self._detector, seed=config.run.seed)
 
     def trainee(self, model: keras.Model, rate: Rate) -> keras.Model:
@@ -98,18 +100,9 @@ class _Detector:
         return model
 
     def train(self, first_step: int) -> tf.data.Dataset:
-        from beam_vision.training.augmentation import build_augmentation
-        from beam_vision.training.classify import augmentation_steps
-        from beam_vision.training.examples import PREFETCH
+        from beam_vision.training.classify import augmented
 
-        config = self._config
-        augmentation = build_augmentation(
-            augmentation_steps(config),
-            task="detect",
-            image_size_px=config.data.image_size,
-            seed=config.run.seed,
-        )
-        return augmentation.over(self.examples.endless(first_step), first_step=first_step).prefetch(PREFETCH)
+        return augmented(self._config, self.examples.endless(first_step), first_step)
 
     def validation(self) -> tf.data.Dataset:
         return self.examples.once(self._config.data.validation)
@@ -121,6 +114,35 @@ class _Detector:
             return None
         found = measure_detector(model, self.examples.once(split), self._labels, self._detector)
         return {"split": split, **found}
+
+
+def load_pyramid(model: ModelConfig, image_size_px: int) -> keras.Model | None:
+    """The network and the feature pyramid of a RetinaNet that a preset holds, frozen as ``model`` says.
+
+    Args:
+      model: uses ``architecture``, which is ``keras_hub``, ``weights`` and ``freeze``.
+      image_size_px: side of the square input.
+
+    Returns:
+      A ``keras_hub.models.RetinaNetBackbone`` from uint8 pixels; None where ``model`` asks for other weights,
+      or the preset holds another network.
+
+    Raises:
+      UsageError: the preset can't be had, or the size doesn't fit.
+    """
+    from beam_vision.training.architectures import KERAS_HUB, find, freeze, scale_pixels
+    from beam_vision.training.backbone_weights import load_retinanet, preset_of
+    from beam_vision.training.retinanet_backbone import with_pixels
+
+    preset = preset_of(model.weights)
+    found = load_retinanet(preset) if preset and model.architecture == KERAS_HUB else None
+    if found is None:
+        return None
+    pyramid, scale = found
+    preprocessing = scale or find(model.architecture).preprocessing
+    made = with_pixels(pyramid, image_size_px, lambda image: scale_pixels(image, preprocessing))
+    freeze(made.get_layer("backbone"), pyramid.get_layer("backbone"), model.freeze)
+    return made
 
 
 def measure_detector(
@@ -138,12 +160,17 @@ def measure_detector(
       ``images`` and :data:`FIGURES`, 0..1; 0 where there is no truth.
     """
     images = list(_evaluated(model, batches, labels, config))
+    return {"images": len(images), **figures_of(images)}
+
+
+def figures_of(images: Sequence[EvaluatedImage]) -> dict[str, float]:
+    """:data:`FIGURES` over all classes with truth, 0..1; 0 where there is none."""
     classes = evaluate(images)
-    figures: dict[str, Any] = {"images": len(images)}
+    found = {}
     for name in FIGURES:
         numbers = [number for each in classes if (number := each.numbers[name]) is not None]
-        figures[name] = sum(numbers) / max(len(numbers), 1)
-    return figures
+        found[name] = sum(numbers) / max(len(numbers), 1)
+    return found
 
 
 def _evaluated(

@@ -8,7 +8,7 @@ from beam_vision import deps
 from beam_vision.errors import UsageError
 from beam_vision.records.indexed import IndexedSplit
 from beam_vision.records.reader import decode_settings
-from beam_vision.training.classify import augmentation_steps, check_classes, make_examples
+from beam_vision.training.classify import augmented, check_classes, make_examples
 from beam_vision.training.model import EMBEDDING
 from beam_vision.training.recipe import Rate, Recipe
 from beam_vision.training.sampling import balanced_batches, batch_shape, paired_classes, steps_per_pass
@@ -89,9 +89,6 @@ class _Embedder:
         return trainee
 
     def train(self, first_step: int) -> tf.data.Dataset:
-        from beam_vision.training.augmentation import build_augmentation
-        from beam_vision.training.examples import PREFETCH
-
         config = self._config
         seed = config.data.shuffle_seed
         batches = balanced_batches(
@@ -101,13 +98,7 @@ class _Embedder:
             first_step=first_step,
             replicas=self._replicas,
         )
-        augmentation = build_augmentation(
-            augmentation_steps(config),
-            task="embed",
-            image_size_px=config.data.image_size,
-            seed=config.run.seed,
-        )
-        return augmentation.over(batches, first_step=first_step).prefetch(PREFETCH)
+        return augmented(config, batches, first_step)
 
     def validation(self) -> tf.data.Dataset:
         split = self._config.data.validation

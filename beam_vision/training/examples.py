@@ -74,7 +74,8 @@ class Examples:
         tf = deps.need("tensorflow")
         batches = math.ceil(self.images(split) / self.batch_size)
         data = self._usable(self._load(split)).batch(self.batch_size)
-        return data.apply(tf.data.experimental.assert_cardinality(batches)).prefetch(PREFETCH)
+        data = data.apply(tf.data.experimental.assert_cardinality(batches)).prefetch(PREFETCH)
+        return data.with_options(_options())
 
     def endless(self, first_step: int = 0) -> tf.data.Dataset:
         """Batches of the train split, pass after pass, from the batch of a step on.
@@ -110,19 +111,20 @@ class Examples:
             targets=self.targets,
             max_boxes=self.data.max_boxes,
             resize=self.data.resize,
+            value_range=None,
             shuffle=shuffle_seed is not None,
             seed=0 if shuffle_seed is None else shuffle_seed,
             cache=shuffle_seed is None and self._fits(split),
         )
 
     def _usable(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """Images one by one, as bytes; of ``labels`` only those with one."""
+        """Images one by one; of ``labels`` only those with one."""
         tf = deps.need("tensorflow")
         data = batches.unbatch()
         if self.targets == "labels":
             several = self.manifest.multi_label
             data = data.filter(lambda _, label: tf.reduce_max(label) > 0 if several else label >= 0)
-        return data.map(lambda pixels, targets: (tf.cast(pixels, tf.uint8), targets))
+        return data
 
     def _fits(self, split: str) -> bool:
         return self.images(split) * self._image_bytes <= self.data.cache_bytes

@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from beam_vision import deps, digest, storage
+from beam_vision.errors import UsageError
 from beam_vision.records.reader import decode_settings
 from beam_vision.training.checkpoints import Checkpoints, Progress
 from beam_vision.training.config import JobConfig
 from beam_vision.training.course import Course, fit_phase
+from beam_vision.training.fit_replicas import fit_replicas
+from beam_vision.training.launch.settings import without_env
 from beam_vision.training.phases import Length, plan_length, plan_phases
 from beam_vision.training.recipe import Recipe, make_recipe
-from beam_vision.training.strategy import Place, find_place
+from beam_vision.training.stopping import StopRequest, asked_by_signals
+from beam_vision.training.strategy import MULTI_WORKER, TPU, Place, find_place
 
 if TYPE_CHECKING:
     import keras
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
     from beam_vision.records.manifest import DatasetManifest
 
 Tell = Callable[[str], None]
+
+SHOWN = ("accuracy", "recall_at_1")
+"""The figures beside the loss that an epoch's line has, where there are such."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +67,13 @@ class Trained:
     chief: bool = True
 
 
-def train_job(config: JobConfig, manifest: DatasetManifest, tell: Tell = lambda line: None) -> Trained:
+def train_job(
+    config: JobConfig,
+    manifest: DatasetManifest,
+    tell: Tell = lambda line: None,
+    *,
+    stop: StopRequest | None = None,
+) -> Trained:
     """Trains, stops by the validation split, measures on the test split.
 
     A run whose ``run.work_dir`` holds a checkpoint of the same job goes on from its step.
@@ -69,21 +82,31 @@ def train_job(config: JobConfig, manifest: DatasetManifest, tell: Tell = lambda 
       config: the job's.
       manifest: of the dataset ``config.data.dataset``.
       tell: is called with lines for the person who watches.
+      stop: while steps are done SIGTERM is noted in it, and ends the run after a checkpoint; None: it ends
+        the process, as always.
 
     Raises:
       UsageError: the job can't be done as described.
       JobError: the loss is no longer a finite number.
+      Interrupted: the run was asked to end.
     """
     place = find_place(config.run.strategy)
     recipe = make_recipe(config, manifest, replicas=place.replicas)
-    return train_recipe(config, manifest, recipe, place, tell)
+    return train_recipe(config, manifest, recipe, place, tell, stop=stop)
 
 
 def train_recipe(
-    config: JobConfig, manifest: DatasetManifest, recipe: Recipe, place: Place, tell: Tell = lambda line: None
+    config: JobConfig,
+    manifest: DatasetManifest,
+    recipe: Recipe,
+    place: Place,
+    tell: Tell = lambda line: None,
+    *,
+    stop: StopRequest | None = None,
 ) -> Trained:
     """As :func:`train_job`, of a recipe that is made already."""
     start = time.monotonic()
+    _check_place(config, place)
     length = plan_length(
         recipe.steps_per_pass,
         epochs=config.run.epochs,
@@ -95,12 +118,13 @@ def train_recipe(
         checkpoints = Checkpoints(folder, write=place.chief)
         progress = checkpoints.read(digest.settings_digest([config.digest, manifest.dataset_digest]))
         with _precision(config.run.mixed_precision):
-            model = _fit(config, recipe, place, length, progress, checkpoints, tell)
+            with asked_by_signals(stop):
+                model = _fit(config, recipe, place, length, progress, checkpoints, tell, stop)
         model = _as_float32(recipe, model) if config.run.mixed_precision else model
         tell(f"ended after {progress.step:,} steps: {progress.stopped}")
-        evaluation = recipe.measure(model)
-    facts = _facts(config, manifest, recipe, place, progress, model)
-    facts |= {"evaluation": evaluation, "wall_sec": round(time.monotonic() - start, 2)}
+        evaluation = recipe.measure(model) if place.chief else None
+    facts = {"evaluation": evaluation, "wall_sec": round(time.monotonic() - start, 2)}
+    facts = _facts(config, manifest, recipe, place, progress, model) | facts
     return Trained(
         config=config,
         model=model,
@@ -117,6 +141,15 @@ def train_recipe(
     )
 
 
+def _check_place(config: JobConfig, place: Place) -> None:
+    """Raises UsageError where workers would part ways: each has a clock of its own."""
+    if place.name == MULTI_WORKER and config.run.max_seconds:
+        raise UsageError(
+            f"run.max_seconds is {config.run.max_seconds:g}: workers that train together must do the same "
+            "steps, and their clocks differ; set run.steps or run.epochs in its place"
+        )
+
+
 def _fit(
     config: JobConfig,
     recipe: Recipe,
@@ -125,16 +158,16 @@ def _fit(
     progress: Progress,
     checkpoints: Checkpoints,
     tell: Tell,
+    stop: StopRequest | None,
 ) -> keras.Model:
     """The fitted model; ``progress`` says where it ended."""
     rate = config.optimizer.learning_rate * (place.replicas if config.run.scale_rate else 1)
-    with place.strategy.scope():
-        schedule = _schedule(config, rate, length.steps)
-        model = recipe.build()
-        trainee = recipe.trainee(model, rate if config.run.max_seconds else schedule)
+    schedule = _schedule(config, rate, length.steps)
+    model, trainee = _build(config, recipe, place, rate if config.run.max_seconds else schedule)
     tell(f"{model.name}: {model.count_params():,} weights, {len(recipe.labels):,} classes")
     if progress.step:
-        checkpoints.restore(trainee, progress)
+        with place.strategy.scope():
+            checkpoints.restore(trainee, progress)
         tell(f"goes on at step {progress.step:,} of {length.steps:,}, as {checkpoints.folder} has it")
     course = Course(
         trainee,
@@ -147,16 +180,29 @@ def _fit(
         schedule=schedule if config.run.max_seconds else None,
         tell=lambda row: tell(epoch_line(row)),
         write=place.chief,
+        asked_to_stop=lambda: bool(stop),
     )
     validation = recipe.validation() if recipe.validation else None
+    fit = fit_replicas if place.replicas > 1 and place.name != TPU else fit_phase
     with contextlib.closing(course):
         for phase in plan_phases(length, progress.step):
             if progress.stopped:
                 break
-            fit_phase(course, phase, recipe.train(phase.first_step), validation)
-    if progress.best_epoch:
-        checkpoints.load_best(model)
+            fit(course, phase, recipe.train(phase.first_step), validation)
+    if progress.best_epoch and place.chief:
+        with place.strategy.scope():
+            checkpoints.load_best(model)
     return model
+
+
+def _build(config: JobConfig, recipe: Recipe, place: Place, rate: Any) -> tuple[keras.Model, keras.Model]:
+    """The model and what is fitted of it, with all of its variables: a step that made some would be traced
+    twice."""
+    with place.strategy.scope():
+        model = recipe.build()
+        trainee = recipe.trainee(model, rate)
+        trainee.optimizer.build(trainee.trainable_variables)
+    return model, trainee
 
 
 def _schedule(config: JobConfig, rate: float, steps: int) -> Any:
@@ -224,7 +270,7 @@ def _facts(
         "splits": {name: split.images - split.unlabelled for name, split in manifest.splits.items()},
         "image_size_px": side,
         "weights": model.count_params(),
-        "job": config.to_dict(),
+        "job": without_env(config).to_dict(),
         "job_digest": config.digest,
         "strategy": place.name,
         "replicas": place.replicas,
@@ -238,8 +284,9 @@ def _facts(
 def epoch_line(row: Mapping[str, Any]) -> str:
     """One epoch, for the person who watches."""
     line = f"epoch {row['number']:>3}  {row['seconds']:>6.1f} s  loss {row['loss']:.3f}"
-    line += f"  accuracy {row['accuracy']:.3f}" if "accuracy" in row else ""
+    shown = [name for name in SHOWN if name in row]
+    line += "".join(f"  {name} {row[name]:.3f}" for name in shown)
     if "validation_loss" in row:
-        line += f"  validation {row['validation_loss']:.3f}"
-        line += f", {row['validation_accuracy']:.3f}" if "validation_accuracy" in row else ""
+        others = [f", {row[f'validation_{name}']:.3f}" for name in shown if f"validation_{name}" in row]
+        line += f"  validation {row['validation_loss']:.3f}{''.join(others)}"
     return line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from beam_vision import deps
@@ -69,6 +70,38 @@ def _last_of_each_scale(model: keras.Model) -> dict[str, Any]:
             if getattr(output, "shape", ())[1:3] == (cells, cells) and len(output.shape) == 4 and cells > 1:
                 found[f"P{level}"] = output
     return found
+
+
+def with_pixels(pyramid: Any, side_px: int, scaled: Callable[[Any], Any]) -> Any:
+    """A RetinaNet's network and pyramid with the same weights, that takes pixels as they are decoded.
+
+    Args:
+      pyramid: a ``keras_hub.models.RetinaNetBackbone`` of any input size.
+      side_px: of the square input that it shall take.
+      scaled: brings a symbolic tensor of pixels, 0..255, to what ``pyramid`` takes.
+
+    Returns:
+      A ``keras_hub.models.RetinaNetBackbone``; its network is shared with ``pyramid``, its pyramid a copy.
+
+    Raises:
+      UsageError: the input doesn't divide in cells of all levels.
+    """
+    keras, hub = deps.need("keras"), deps.need("keras_hub")
+    _check_side(side_px, LEVELS[-1])
+    image = keras.Input((side_px, side_px, 3), dtype="uint8", name="image")
+    maps = pyramid.get_layer("backbone")(scaled(image))
+    encoder = hub.models.FeaturePyramidBackbone(inputs=image, outputs=maps, name="image_encoder")
+    encoder.pyramid_outputs = dict(maps)
+    made = hub.models.RetinaNetBackbone(
+        image_encoder=encoder,
+        min_level=pyramid.min_level,
+        max_level=pyramid.max_level,
+        use_p5=pyramid.use_p5,
+        use_fpn_batch_norm=pyramid.use_fpn_batch_norm,
+        image_shape=(side_px, side_px, 3),
+    )
+    made.feature_pyramid.set_weights(pyramid.feature_pyramid.get_weights())
+    return made
 
 
 def feature_extractor(model: keras.Model) -> keras.Model:

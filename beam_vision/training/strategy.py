@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TF_CONFIG = "TF_CONFIG"
 TPU_NAME = "TPU_NAME"
+MULTI_WORKER, TPU = "multi_worker", "tpu"
 _WORKERS = ("chief", "worker")
 
 
@@ -51,9 +52,9 @@ def find_place(asked: str = "auto") -> Place:
     """
     workers = read_workers(os.environ.get(TF_CONFIG, ""))
     name = asked if asked != "auto" else _fitting(workers)
-    if name == "multi_worker":
+    if name == MULTI_WORKER:
         return _multi_worker(workers)
-    if name == "tpu":
+    if name == TPU:
         return _tpu()
     return _mirrored() if name == "mirrored" else _one_device()
 
@@ -96,9 +97,9 @@ def read_workers(text: str) -> Workers:
 def _fitting(workers: Workers) -> str:
     tf = deps.need("tensorflow")
     if workers.number > 1:
-        return "multi_worker"
+        return MULTI_WORKER
     if os.environ.get(TPU_NAME):
-        return "tpu"
+        return TPU
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
 
 
@@ -128,7 +129,7 @@ def _multi_worker(workers: Workers) -> Place:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     replicas = strategy.num_replicas_in_sync
     words = f"mirrored on {workers.number} workers with {replicas} replicas; this is {workers.kind} "
-    return Place("multi_worker", strategy, replicas, workers.is_chief, f"{words}{workers.place}")
+    return Place(MULTI_WORKER, strategy, replicas, workers.is_chief, f"{words}{workers.place}")
 
 
 def _tpu() -> Place:
@@ -145,7 +146,7 @@ def _tpu() -> Place:
             f"or run.strategy to auto: {str(error).splitlines()[0]}"
         ) from error
     replicas = strategy.num_replicas_in_sync
-    return Place("tpu", strategy, replicas, True, f"on TPU {name} with {replicas} cores")
+    return Place(TPU, strategy, replicas, True, f"on TPU {name} with {replicas} cores")
 
 
 def _gpu_name(gpu: Any) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from beam_vision.errors import JobError, UsageError
 from beam_vision.pipelines import cli, job, options
+from beam_vision.pipelines.ran import Ran
 from beam_vision.sources.checked import BOXES_ON
 from beam_vision.sources.spec import FORMATS
 
@@ -135,12 +137,17 @@ def summary(**changes):
 )
 def test_an_unacceptable_end_is_a_job_error(changes, rate, message):
     with pytest.raises(JobError, match=message):
-        job.finish(summary(**changes), path="", max_failure_rate=rate)
+        job.finish(summary(**changes), options.CommonOptions(max_failure_rate=rate), Ran())
 
 
 def test_an_acceptable_end_writes_the_summary(tmp_path, capsys):
-    path = tmp_path / "summary.json"
-    assert job.finish(summary(failed_by_reason={"empty": 2}), path=str(path), max_failure_rate=0.2) == 0
+    path, measured = tmp_path / "summary.json", tmp_path / "metrics.json"
+    given = options.CommonOptions(summary=str(path), metrics_file=str(measured), max_failure_rate=0.2)
+    assert job.finish(summary(failed_by_reason={"empty": 2}), given, Ran(runner="FnApiRunner")) == 0
+    assert json.loads(measured.read_text())["cost"] == {
+        "usd": None,
+        "why": "FnApiRunner doesn't count what is billed",
+    }
     assert '"failed_by_reason": {\n    "empty": 2' in path.read_text()
     assert "empty" in capsys.readouterr().err
 

@@ -88,9 +88,9 @@ def expected_of(path):
 def test_every_row_says_what_plain_python_says(predict, lake, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("\n".join(models.LABELS))
-    summary = tmp_path / "summary.json"
-    code = predict(lake, "--with_embedding", "--class_names", names, "--top_k", 3, "--summary", summary)
-    assert code == 0
+    summary, measured = tmp_path / "summary.json", tmp_path / "metrics.json"
+    told = ("--summary", summary, "--metrics_file", measured)
+    assert predict(lake, "--with_embedding", "--class_names", names, "--top_k", 3, *told) == 0
     found = rows(tmp_path / "table")
     assert list(found) == [str(path) for path in good_files(lake)]
     for path in good_files(lake):
@@ -111,6 +111,29 @@ def test_every_row_says_what_plain_python_says(predict, lake, tmp_path):
     assert digests == {(said["digests"]["model"], said["digests"]["preprocessing"])}
     failures = {Path(f.key).name: f.reason for f in read_failures(str(tmp_path / "table/failures"))}
     assert failures == BROKEN
+    check_metrics(json.loads(measured.read_text()), said, lake)
+
+
+def check_metrics(measured, said, lake):
+    """What the file of metrics says agrees with the summary and with the files."""
+    assert (measured["job"], measured["run_id"], measured["runner"]) == (
+        "predict",
+        said["run_id"],
+        "FnApiRunner",
+    )
+    assert measured["accounts"]["failed_by_reason"] == said["failed_by_reason"]
+    counters = {name: one["value"] for name, one in measured["counters"].items()}
+    assert {name: counters[name] for name in ("images_listed", "images_inferred", "images_done")} == {
+        **{"images_listed": 15, "images_inferred": 12, "images_done": 12}
+    }
+    assert counters["bytes_read"] == sum(path.stat().st_size for path in good_files(lake)) + sum(
+        path.stat().st_size for path in lake.rglob("*") if path.name in BROKEN
+    )
+    assert measured["distributions"]["batch_size"]["sum"] == 12
+    assert measured["stage_sec"] == said["stage_sec"]
+    assert 0 <= measured["model_waited_share"] <= 1
+    assert measured["rates"]["model_images_per_sec"] > 0
+    assert measured["cost"] == {"usd": None, "why": "FnApiRunner doesn't count what is billed"}
 
 
 def test_embed_writes_vectors_and_no_labels(predict, lake, tmp_path):

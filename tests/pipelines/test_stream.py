@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from stream_pictures import label_of, picture
 
-from beam_vision import metrics
+from beam_vision import measured, metrics
 from beam_vision.pipelines import cli, stream
 from beam_vision.pipelines.options import make_parser, parse
+from beam_vision.pipelines.ran import Ran
 from beam_vision.pipelines.stream_graph import build
 from beam_vision.stream_types import Message, iso_time
 from beam_vision.streaming import camera
@@ -213,7 +214,7 @@ def run_list(messages, model, folder, *more):
     build(pipeline, options, plan)
     metrics.TALLY.clear()
     pipeline.run()
-    return feed, stream.summarise(options, plan, 1.0)
+    return feed, stream.summarise(options, plan, Ran(measured=measured.from_tally()), 1.0)
 
 
 def message(i, *, copy=0, **made):

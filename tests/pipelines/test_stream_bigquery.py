@@ -12,10 +12,11 @@ from google.api_core.exceptions import BadRequest
 from google.cloud import bigquery
 from stream_pictures import label_of, picture
 
-from beam_vision import metrics
+from beam_vision import measured, metrics
 from beam_vision.errors import UsageError
 from beam_vision.pipelines import cli, stream
 from beam_vision.pipelines.options import make_parser, parse
+from beam_vision.pipelines.ran import Ran
 from beam_vision.pipelines.stream_graph import build
 from beam_vision.pipelines.stream_tables import make_tables
 from beam_vision.sinks import merge_windows, warehouse_load
@@ -118,7 +119,7 @@ def run_list(messages, model, output, *more):
     build(pipeline, options, plan)
     metrics.TALLY.clear()
     pipeline.run()
-    return stream.summarise(options, plan, 1.0)
+    return stream.summarise(options, plan, Ran(measured=measured.from_tally()), 1.0)
 
 
 def message(i, at=None):

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from beam_vision import metrics
+from beam_vision import measured, metrics
 from beam_vision.pipelines import cli, stream
 from beam_vision.pipelines.options import make_parser, parse
+from beam_vision.pipelines.ran import Ran
 from beam_vision.pipelines.stream_graph import build
 from beam_vision.pipelines.stream_options import Options
 from beam_vision.pipelines.stream_stop import Stop, Stopped
@@ -56,7 +57,7 @@ def run_list(messages, model, folder, *more):
     build(pipeline, options, plan)
     metrics.TALLY.clear()
     pipeline.run()
-    return stream.summarise(options, plan, 1.0)
+    return stream.summarise(options, plan, Ran(measured=measured.from_tally()), 1.0)
 
 
 def rows(folder, table=""):

@@ -13,9 +13,11 @@ from beam_vision import storage
 from beam_vision.errors import UsageError
 from beam_vision.pipelines import train_launch
 from beam_vision.training.config import from_dict
+from beam_vision.training.history import write_history
 from beam_vision.training.launch import worker
 from beam_vision.training.launch.base import State
 from beam_vision.training.launch.local import LocalJob, run_local
+from beam_vision.training.launch.trial_report import TrialReport
 
 SLEEPS = """
     import os, signal, subprocess, sys, time
@@ -172,18 +174,40 @@ def test_a_trials_values_are_fields():
         worker.trial_values(["--optimizer__learning_rate", "0.01"])
 
 
-def test_the_objective_is_told_as_vertex_reads_it(tmp_path):
-    epochs = [{"number": 1, "validation_accuracy": 0.5}, {"number": 2, "validation_accuracy": 0.75}]
-    storage.write_json(str(tmp_path / "training.json"), {"epochs": epochs})
+def told(path):
+    """Each line of the file that Vertex AI reads, in the form that cloudml-hypertune 0.1 writes."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        assert sorted(line) == ["checkpoint_path", "global_step", "timestamp", "trial", "val_accuracy"]
+        assert isinstance(line["timestamp"], float)
+        assert all(isinstance(line[name], str) for name in line if name != "timestamp")
+    return [(one["trial"], one["global_step"], one["val_accuracy"]) for one in lines]
+
+
+def test_a_trial_tells_its_objective_at_each_epochs_end(tmp_path):
     env = {"CLOUD_ML_HP_METRIC_FILE": str(tmp_path / "out" / "metrics"), "CLOUD_ML_TRIAL_ID": "3"}
-    worker.tell_objective("val_accuracy", str(tmp_path), env)
-    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics").read_text().splitlines()]
-    assert [(one["trial"], one["global_step"], one["val_accuracy"]) for one in lines] == [
-        ("3", "1", "0.5"),
-        ("3", "2", "0.75"),
-    ]
+    report = TrialReport("val_accuracy", str(tmp_path / "history.csv"), env)
+    report.look()
+    assert not (tmp_path / "out").exists()
+    epochs = [{"number": 1, "validation_accuracy": 0.5}, {"number": 2, "validation_accuracy": None}]
+    write_history(str(tmp_path), epochs)
+    report.look()
+    assert told(tmp_path / "out" / "metrics") == [("3", "1", "0.5")]
+    write_history(str(tmp_path), [*epochs, {"number": 3, "validation_accuracy": 0.75}])
+    report.end()
+    assert told(tmp_path / "out" / "metrics") == [("3", "1", "0.5"), ("3", "3", "0.75")]
     with pytest.raises(UsageError, match="only number, validation_accuracy"):
-        worker.tell_objective("val_loss", str(tmp_path), env)
+        TrialReport("val_loss", str(tmp_path / "history.csv"), env).end()
+    with pytest.raises(UsageError, match="there were none"):
+        TrialReport("val_loss", str(tmp_path / "none.csv"), env).end()
+
+
+def test_vertex_is_told_the_last_hundred(tmp_path):
+    env = {"CLOUD_ML_HP_METRIC_FILE": str(tmp_path / "metrics")}
+    write_history(str(tmp_path), [{"number": n, "accuracy": n / 200} for n in range(1, 151)])
+    TrialReport("accuracy", str(tmp_path / "history.csv"), env).end()
+    steps = [json.loads(line)["global_step"] for line in (tmp_path / "metrics").read_text().splitlines()]
+    assert steps == [str(n) for n in range(51, 151)]
 
 
 def test_an_upload_has_its_spec_last(tmp_path, monkeypatch):

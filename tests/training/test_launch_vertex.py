@@ -14,7 +14,7 @@ from beam_vision.testing.fake_vertex import Course, FakeVertex
 from beam_vision.training.config import from_dict
 from beam_vision.training.launch import preflight, quota, vertex, worker
 from beam_vision.training.launch.base import State
-from beam_vision.training.launch.settings import Placement, read_launch
+from beam_vision.training.launch.settings import Placement, read_launch, without_env
 from beam_vision.training.launch.vertex_api import Api
 from beam_vision.training.launch.vertex_spec import SUBMISSION_LABEL
 from beam_vision.training.tune_space import read_space
@@ -125,7 +125,7 @@ def test_the_request_and_the_course_of_a_job(service, api):
     assert ended.output == f"{folder}/model"
     command = [*chief.container_spec.command, *chief.container_spec.args]
     assert command == ["python", "-m", "beam_vision.training.launch.worker", "--config", f"{folder}/job.json"]
-    assert from_dict(storage.read_json(f"{folder}/job.json")) == job()
+    assert from_dict(storage.read_json(f"{folder}/job.json")) == without_env(job())
 
     number = ended.name.rpartition("/")[2]
     assert [line for line in said if line.startswith(f"job {number} is")] == [

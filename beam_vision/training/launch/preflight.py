@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from beam_vision.errors import UsageError
+from beam_vision.regions import is_near
 from beam_vision.training.config import JobConfig
 from beam_vision.training.launch import quota
 from beam_vision.training.launch.settings import LaunchSettings, Placement
@@ -18,16 +19,6 @@ _ROLES = {
     "storage": "roles/storage.objectAdmin",
     "iam": "roles/iam.serviceAccountUser",
 }
-_MULTI = {"us": ("us-",), "eu": ("europe-",), "asia": ("asia-",)}
-_DUAL = {
-    "nam4": ("us-central1", "us-east1"),
-    "eur4": ("europe-north1", "europe-west4"),
-    "eur5": ("europe-west1", "europe-west2"),
-    "eur7": ("europe-west2", "europe-west3"),
-    "eur8": ("europe-west3", "europe-west6"),
-    "asia1": ("asia-northeast1", "asia-northeast2"),
-}
-"""Predefined dual-regions of Cloud Storage ("Bucket locations")."""
 
 
 def check(api: Api, config: JobConfig, settings: LaunchSettings, *, tuning: bool = False) -> dict[str, Any]:
@@ -119,23 +110,6 @@ def _check_buckets(api: Api, config: JobConfig, settings: LaunchSettings, notes:
                     f"crosses regions is slow and costs; a bucket in {region} is better"
                 )
     return found
-
-
-def is_near(region: str, bucket: Mapping[str, Any]) -> bool:
-    """Whether a bucket holds its objects in ``region`` too.
-
-    Args:
-      region: such as ``us-central1``.
-      bucket: ``location``, and ``customPlacementConfig`` of a dual-region that one chose oneself, as Cloud
-        Storage's JSON API gives them.
-    """
-    location = str(bucket.get("location", "")).lower()
-    chosen = bucket.get("customPlacementConfig", {}).get("dataLocations", ())
-    if chosen:
-        return region in [str(one).lower() for one in chosen]
-    if location in _MULTI:
-        return region.startswith(_MULTI[location])
-    return region in _DUAL.get(location, (location,))
 
 
 def _check_quota(api: Api, settings: LaunchSettings, notes: list[str]) -> dict[str, dict[str, str]]:

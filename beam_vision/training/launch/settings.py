@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from beam_vision.errors import UsageError
+from beam_vision.training.config import JobConfig
 from beam_vision.training.config_fields import setting
 from beam_vision.training.config_reading import Source, build
 
@@ -171,3 +172,8 @@ def read_launch(section: Mapping[str, Any], source: Source | None = None) -> Lau
       UsageError: a key is unknown (with the nearest known one), or a value can't be.
     """
     return build(LaunchSettings, section, source or Source(), ("launch",))
+
+
+def without_env(config: JobConfig) -> JobConfig:
+    """The job as it may be written to disk: without ``launch.env``, which may hold keys."""
+    return dataclasses.replace(config, launch={k: v for k, v in config.launch.items() if k != "env"})

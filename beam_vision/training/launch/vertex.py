@@ -18,7 +18,7 @@ from beam_vision.errors import JobError
 from beam_vision.training.config import JobConfig
 from beam_vision.training.launch import quota
 from beam_vision.training.launch.base import Launched, State
-from beam_vision.training.launch.settings import LaunchSettings, Placement
+from beam_vision.training.launch.settings import LaunchSettings, Placement, without_env
 from beam_vision.training.launch.vertex_api import Api, errors, explain, message_of, passing
 from beam_vision.training.launch.vertex_jobs import CUSTOM, TUNING, kind_of, location_of, to_launched
 from beam_vision.training.launch.vertex_logs import LogReader
@@ -118,8 +118,8 @@ class Launcher:
 
     def _submit(self, place: Placement) -> Launched:
         submission = uuid.uuid4().hex[:16]
-        folder = job_folder(self._config, self._settings, submission)
-        storage.write_json(storage.join(folder, JOB_FILE), self._config.to_dict())
+        path = storage.join(job_folder(self._config, self._settings, submission), JOB_FILE)
+        storage.write_json(path, without_env(self._config).to_dict())
         client = self._api.jobs(place.region)
         parent = f"projects/{self._api.project}/locations/{place.region}"
         request = self._kind.made_of(self.request(place, submission))

@@ -5,7 +5,7 @@ Pure: what ``--print_job`` shows is what is sent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from beam_vision import storage
@@ -108,8 +108,3 @@ def _scheduling(settings: LaunchSettings, place: Placement) -> dict[str, Any]:
     if settings.timeout_sec:
         spec["timeout"] = {"seconds": settings.timeout_sec}
     return spec
-
-
-def output_of(spec: Mapping[str, Any]) -> str:
-    """The folder that a custom job's model comes to: Vertex AI's ``AIP_MODEL_DIR``."""
-    return storage.join(spec["job_spec"]["base_output_directory"]["output_uri_prefix"], "model")

@@ -3,7 +3,7 @@
 It trains in a child process on the local disk and then copies the model to ``AIP_MODEL_DIR``, its
 ``model_spec.json`` last, so that no half of a model looks like a whole one. Checkpoints go to
 ``AIP_CHECKPOINT_DIR`` through the mounted bucket, so that a replica that was taken away goes on where it was.
-In a tuning job it takes the trial's values as options and tells the objective as Vertex AI reads it.
+In a tuning job it takes the trial's values as options and tells the objective of each epoch as it comes.
 """
 
 from __future__ import annotations
@@ -14,20 +14,17 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from beam_vision import storage
 from beam_vision.errors import UsageError
 from beam_vision.training.config import JobConfig, load_job
+from beam_vision.training.history import HISTORY_FILE
 from beam_vision.training.launch.local import run_local
+from beam_vision.training.launch.trial_report import TrialReport
 
 MOUNT = "/gcs"
 """Where Vertex AI mounts all buckets by Cloud Storage FUSE: ``/gcs/BUCKET/...``."""
-METRIC_FILE = "CLOUD_ML_HP_METRIC_FILE"
-TRIAL_ID = "CLOUD_ML_TRIAL_ID"
-_DEFAULT_METRIC_FILE = "/tmp/hypertune/output.metrics"
 _LAST = ("model_spec.json",)
 
 
@@ -55,12 +52,23 @@ def main(argv: Sequence[str], env: Mapping[str, str] = os.environ, tell: Callabl
     with tempfile.TemporaryDirectory(prefix="beam-vision-job-") as folder:
         model = os.path.join(folder, "model")
         path = os.path.join(folder, "job.json")
-        storage.write_json(path, here(config, model, env).to_dict())
-        code = run_local(["train", "--config", path], tell)
+        job = here(config, model, env)
+        if given.objective and not job.run.work_dir:
+            job = job.replace(run={"work_dir": os.path.join(folder, "work")})
+        storage.write_json(path, job.to_dict())
+        report = TrialReport(
+            given.objective if is_chief(env) else "", storage.join(job.run.work_dir, HISTORY_FILE), env
+        )
+
+        def pass_on(line: str) -> None:
+            if line.startswith("epoch"):
+                report.look()
+            tell(line)
+
+        code = run_local(["train", "--config", path], pass_on)
         if code or not is_chief(env):
             return code
-        if given.objective:
-            tell_objective(given.objective, model, env)
+        report.end()
         target = env.get("AIP_MODEL_DIR", "")
         if target:
             upload(model, target)
@@ -116,37 +124,6 @@ def upload(folder: str, target: str) -> None:
         storage.write_bytes(
             storage.join(target, *name.split(os.sep)), storage.read_bytes(os.path.join(folder, name))
         )
-
-
-def tell_objective(objective: str, model: str, env: Mapping[str, str]) -> None:
-    """Tells the objective of each epoch in the file that Vertex AI reads, as its cloudml-hypertune does.
-
-    Args:
-      objective: the figure's name.
-      model: the bundle's folder, whose ``training.json`` has the epochs.
-      env: with the file's name and the trial's id.
-
-    Raises:
-      UsageError: the epochs have no such figure.
-    """
-    name = objective.replace("val_", "validation_", 1) if objective.startswith("val_") else objective
-    epochs: list[dict[str, Any]] = storage.read_json(os.path.join(model, "training.json"))["epochs"]
-    told = [(at + 1, epoch[name]) for at, epoch in enumerate(epochs) if epoch.get(name) is not None]
-    if not told:
-        raise UsageError(f"tune.objective is {objective}, and the epochs have only {', '.join(epochs[0])}")
-    lines = [
-        json.dumps(
-            {
-                "timestamp": time.time(),
-                "trial": env.get(TRIAL_ID, "0"),
-                objective: str(float(value)),
-                "global_step": str(step),
-            },
-            sort_keys=True,
-        )
-        for step, value in told
-    ]
-    storage.write_bytes(env.get(METRIC_FILE) or _DEFAULT_METRIC_FILE, ("\n".join(lines) + "\n").encode())
 
 
 if __name__ == "__main__":
