@@ -67,6 +67,7 @@ setup(
     package_dir={"beam_vision.pipelines": "pipelines", "beam_vision.templates": "templates"},
     package_data={
         "beam_vision": ["py.typed"],
+        "beam_vision.planning": ["prices.json"],
         "beam_vision.templates": ["sql/*.sql", "flex/*", "flex/*/metadata.json"],
     },
     install_requires=REQUIRES,

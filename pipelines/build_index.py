@@ -80,6 +80,19 @@ def is_sharded(options: Options) -> bool:
     )
 
 
+def refuse_own_table(options: Options) -> None:
+    """Refuses to write the index where its table is: whoever reads that would take it for the index.
+
+    Raises:
+      UsageError: ``--output`` is the table's folder.
+    """
+    if is_bigquery(options.table):
+        return
+    place, output = storage.absolute(options.table).rstrip("/"), storage.absolute(options.output).rstrip("/")
+    if output == place or (place.endswith(".parquet") and output == place.rpartition("/")[0]):
+        raise UsageError(f"--output {options.output} is the folder of the table; give the index another one")
+
+
 def preflight(options: Options) -> dict[str, Any]:
     """What would be built, from what the table says of itself.
 
@@ -146,6 +159,7 @@ def run(argv: list[str]) -> int:
     """Builds or updates an index. Exit code 2 when the table, or the index that is there, won't do."""
     parser = make_parser(NAME, Options, description=DESCRIPTION, example=EXAMPLE, beam=False)
     options, beam_args = parse(parser, Options, argv)
+    refuse_own_table(options)
     if is_sharded(options):
         from beam_vision.pipelines.build_index_shards import build_shards
 

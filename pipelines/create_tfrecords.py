@@ -24,6 +24,7 @@ from beam_vision.records.encode import ENCODINGS, EncodeSettings
 from beam_vision.records.manifest import DatasetManifest, read_manifest
 from beam_vision.records.plan import Job
 from beam_vision.records.splits import DEFAULT_SPLITS, SplitRule, parse_splits
+from beam_vision.sinks.commit import Accounts
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -189,13 +190,29 @@ def build(pipeline: beam.Pipeline, options: Options, *, run_id: str, attempt: in
         | "AllFailed" >> beam.Flatten()
         | WriteFailures(failures_folder(options), run_id=run_id, job=NAME, output=job.folder)
     )
-    planned.plan | write_transforms.CommitDataset(
+    inputs = (listed.good, listed.failed) | "AllListed" >> beam.Flatten() | beam.combiners.Count.Globally()
+    committed = planned.plan | write_transforms.CommitDataset(
         job,
         infos=written.good,
         observed=records | write_transforms.ObserveRecords(schema.for_reading()),
         problems=problems,
-        inputs=(listed.good, listed.failed) | "AllListed" >> beam.Flatten() | beam.combiners.Count.Globally(),
+        inputs=inputs,
         report=report,
+    )
+    if jobs.template_of(pipeline.options):
+        facts = (beam.pvalue.AsSingleton(report), beam.pvalue.AsList(committed))
+        accounts = inputs | "Accounts" >> beam.Map(_accounts, *facts)
+        jobs.judge_on_a_worker(accounts, options.max_failure_rate, failures_folder(options))
+
+
+def _accounts(inputs: int, report: dict[str, Any], committed: list[dict[str, Any]]) -> Accounts:
+    """The accounts of a run; nothing is committed where no image came through."""
+    counts = committed[0] if committed else {"outputs": 0, "already_done": 0}
+    return Accounts(
+        inputs=inputs,
+        outputs=counts["outputs"],
+        failed_by_reason=report["by_reason"],
+        already_done=counts["already_done"],
     )
 
 

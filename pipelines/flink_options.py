@@ -14,7 +14,10 @@ RESTARTS = 3
 RESTART_DELAY_MS = 10_000
 
 _INTEGERS = {
-    "number_of_execution_retries": f"how often a failed job is started anew (default: {RESTARTS}; 0: never)",
+    "number_of_execution_retries": (
+        f"how often a failed stream is started anew (default: {RESTARTS}; 0: never); "
+        "a batch job: as the cluster's restart-strategy says"
+    ),
     "execution_retry_delay": f"milliseconds before it does (default: {RESTART_DELAY_MS})",
     "checkpointing_interval": "milliseconds between checkpoints of a stream",
     "checkpoint_timeout_millis": "a checkpoint that takes longer is given up",

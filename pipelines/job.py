@@ -92,6 +92,26 @@ class Accepting(Protocol):
         """A larger share of failed images is an error."""
 
 
+class Accounted(Protocol):
+    """The accounts of a run, in images; see :class:`Summary`."""
+
+    @property
+    def inputs(self) -> int:
+        """Came in."""
+
+    @property
+    def outputs(self) -> int:
+        """Came through in this run."""
+
+    @property
+    def failed(self) -> int:
+        """In the dead letter."""
+
+    @property
+    def already_done(self) -> int:
+        """Left out, because an earlier run had finished them."""
+
+
 def new_run_id() -> str:
     """An id for a run: the UTC time to the microsecond, so that ids sort by time."""
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
@@ -288,23 +308,50 @@ def finish(summary: Summary, options: Accepting, ran: Ran) -> int:
         storage.write_json(options.summary, summary.to_json())
     write_metrics(options.metrics_file, summary.to_json(), ran)
     say(render(summary))
-    accounted = summary.outputs + summary.failed + summary.already_done
-    if summary.inputs != accounted:
+    judge(summary, options.max_failure_rate, summary.failures)
+    return 0
+
+
+def judge(accounts: Accounted, max_failure_rate: float, failures: str) -> None:
+    """Says whether a run that has committed its result is acceptable.
+
+    Args:
+      accounts: of the run.
+      max_failure_rate: a larger share of failed images is an error.
+      failures: where those are.
+
+    Raises:
+      JobError: images are unaccounted for, nothing came in, nothing came out, or too many failed.
+    """
+    accounted = accounts.outputs + accounts.failed + accounts.already_done
+    if accounts.inputs != accounted:
         raise JobError(
-            f"{summary.inputs} images came in but {accounted} are accounted for; "
+            f"{accounts.inputs} images came in but {accounted} are accounted for; "
             "this is a bug, please report it"
         )
-    if summary.inputs == 0:
+    if accounts.inputs == 0:
         raise JobError("no images came in: check --images and --format")
-    if summary.outputs + summary.already_done == 0:
-        raise JobError(f"no image came through: all {summary.failed} failed; see {summary.failures}")
-    rate = summary.failed / summary.inputs
-    if rate > options.max_failure_rate:
+    if accounts.outputs + accounts.already_done == 0:
+        raise JobError(f"no image came through: all {accounts.failed} failed; see {failures}")
+    rate = accounts.failed / accounts.inputs
+    if rate > max_failure_rate:
         raise JobError(
-            f"{summary.failed} of {summary.inputs} images failed ({rate:.1%}), "
-            f"more than --max_failure_rate {options.max_failure_rate}; see {summary.failures}"
+            f"{accounts.failed} of {accounts.inputs} images failed ({rate:.1%}), "
+            f"more than --max_failure_rate {max_failure_rate}; see {failures}"
         )
-    return 0
+
+
+def judge_on_a_worker(committed: beam.PCollection, max_failure_rate: float, failures: str) -> None:
+    """Adds :func:`judge` as the last step, for a template: its launcher has ended by then.
+
+    Args:
+      committed: exactly one element, the accounts of a run, when all is in place.
+      max_failure_rate, failures: as for :func:`judge`.
+    """
+    import apache_beam as beam
+
+    alone = committed | "AllInPlace" >> beam.Reshuffle()  # where it fails it is tried again; the rest isn't
+    alone | "Judge" >> beam.Map(judge, max_failure_rate, failures)
 
 
 def render(summary: Summary) -> str:

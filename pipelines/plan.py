@@ -129,12 +129,12 @@ def make_plan(name: str, options: Any, beam_args: list[str]) -> Plan:
         gpu_speeds(options, prices),
     )
     assumed = assumed_of(options, speeds, wanted)
+    work = PLANNED[name].work_of(options)  # a model that isn't there is said before anything is listed
     jobs.say("listing...")
     sample = take_sample(source, options.sample, seed=options.seed, limit=options.limit)
     if not sample.images:
         raise UsageError(f"--images {options.images or options.query}: no image is listed, so none measured")
     jobs.say(f"measuring {len(sample.images):,} of {sample.total:,} images...")
-    work = PLANNED[name].work_of(options)
     measured = measure(work, sample, repeats=options.repeats, seed=options.seed)
     images = options.total_images
     if isinstance(options, StreamOptions):

@@ -51,6 +51,13 @@ class PlanOptions:
     output_format: str = option("table", help="how the plan is printed", choices=("table", "json"))
 
 
+_NO_PLAN = {
+    "gpu_count": "a model uses one GPU, so workers with one are planned; leave it out",
+    "right_fit": "workers of one kind are planned; leave it out",
+    "metrics_file": "no job is run; give --summary FILE, or --output_format json",
+}
+"""Options of jobs that a plan refuses, and what to do."""
+
 _NOT_WRITTEN = "not needed here: a plan writes nothing"
 
 
@@ -83,8 +90,12 @@ def check(options: PlanOptions) -> None:
     """Checks the numbers.
 
     Raises:
-      UsageError: one is out of range.
+      UsageError: one is out of range, or is the job's and decides nothing of a plan.
     """
+    for name, instead in _NO_PLAN.items():
+        default = type(options).__dataclass_fields__[name].default if hasattr(options, name) else None
+        if getattr(options, name, None) != default:
+            raise UsageError(f"--{name} decides nothing of a plan: {instead}")
     for name, least in (("sample", 2), ("repeats", 1), ("total_images", 0)):
         if getattr(options, name) < least:
             raise UsageError(f"--{name} is {getattr(options, name)}; it must be {least} or more")

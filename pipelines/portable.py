@@ -43,8 +43,10 @@ def runner_name(options: PipelineOptions) -> str:
 def settle(options: PipelineOptions) -> None:
     """Checks what a job's options say of such a runner, and fills in what keeps a job alive there.
 
-    On Flink a job is started anew three times, after ten seconds each, where nothing else is given: Flink's
-    own default for a batch job is to let it fail with the first machine that is lost.
+    On Flink a stream is started anew three times, after ten seconds each, where nothing else is given. Of a
+    batch job only the cluster's own ``restart-strategy`` says that: Beam hands on no such option for it, and
+    Flink takes none from the configuration of the job server. Its default is to let the job fail with the
+    first machine that is lost.
 
     Raises:
       UsageError: the job could not run as asked; with the remedy.

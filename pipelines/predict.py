@@ -195,7 +195,7 @@ def build(pipeline: beam.Pipeline, options: Options, plan: Plan) -> None:
     )
     inferred = opened.images | "Infer" >> inference(options, plan)
     failed = (opened.failed, inferred.failed) | "Failed" >> beam.Flatten()
-    Outcome(inferred.good, failed) | "WriteTable" >> plan.to.write(
+    committed = Outcome(inferred.good, failed) | "WriteTable" >> plan.to.write(
         plan.rows,
         inputs=opened.inputs,
         already_done=opened.already_done,
@@ -205,6 +205,8 @@ def build(pipeline: beam.Pipeline, options: Options, plan: Plan) -> None:
         attempt=plan.attempt,
         flush=Flush(every_sec=options.flush_sec),
     )
+    if jobs.template_of(pipeline.options):
+        jobs.judge_on_a_worker(committed, options.max_failure_rate, plan.places.failures)
 
 
 def inference(options: Options, plan: Plan) -> beam.PTransform:
@@ -279,6 +281,7 @@ def predict(options: Options, beam_args: list[str], again: Again | None = None) 
         if ran.template:
             return jobs.written(ran)
         result = plan.to.result()
+    ran = replace(ran, gpu=options.gpu)
     summary = summarise(plan, result, ran, time.monotonic() - start)
     if options.pictures:
         draw(plan.to.place, options.pictures)

@@ -8,6 +8,7 @@ from typing import Any
 
 from beam_vision import measured, storage
 from beam_vision.measured import Measured
+from beam_vision.pipelines.submission import without_tracebacks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +42,22 @@ def ran(result: Any, runner: str) -> Ran:
 
     Metrics are no part of a job's result, so one that can't be read is a note.
     """
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+
+    asking = (GoogleAPIError, GoogleAuthError, OSError)  # of a service
+    reading = (RuntimeError, NotImplementedError, LookupError, ValueError)  # of an answer
     try:
-        ours = measured.from_results(result.metrics())
-        return Ran(runner=runner, measured=ours, used=service_use(result))
-    except (OSError, RuntimeError, NotImplementedError, ValueError) as error:
+        with without_tracebacks():
+            ours = measured.from_results(result.metrics())
+            return Ran(runner=runner, measured=ours, used=service_use(result))
+    except (*asking, *reading) as error:
         return Ran(runner=runner, notes=(f"the runner's metrics can't be read: {error}",))
 
 
 def service_use(result: Any) -> dict[str, float] | None:
     """What Dataflow counted for the bill: ``TotalVcpuTime`` (s), ``TotalMemoryUsage`` (MB s),
-    ``TotalGpuTime`` (s), ``BillableShuffleDataProcessed`` (bytes) ...; None elsewhere."""
+    ``TotalGpuTime`` (s), ``BillableShuffleDataProcessed`` (GB) ...; None elsewhere."""
     from apache_beam.runners.dataflow.dataflow_metrics import DataflowMetrics
 
     results = result.metrics()
@@ -64,7 +71,8 @@ def service_use(result: Any) -> dict[str, float] | None:
 def cost_of(ran: Ran) -> dict[str, Any]:
     """What the run cost, by the list prices that come with us, or why that isn't known."""
     if ran.used is None:
-        return {"usd": None, "why": f"{ran.runner} doesn't count what is billed"}
+        why = ran.notes[0] if ran.notes else f"{ran.runner} doesn't count what is billed"
+        return {"usd": None, "why": why}
     from beam_vision.planning.bill import cost_of_use
     from beam_vision.planning.prices import read_prices
 

@@ -172,6 +172,6 @@ def backfill(options: Options, beam_args: list[str]) -> int:
     jobs.say(stream.render(summary, "images"))
     if options.summary:
         storage.write_json(options.summary, summary)
-    write_metrics(options.metrics_file, summary, ran)
+    write_metrics(options.metrics_file, summary, replace(ran, gpu=options.gpu))
     accounts.check()
     return 0

@@ -107,7 +107,7 @@ def service_errors(options: PipelineOptions) -> Iterator[None]:
     from requests.exceptions import RequestException
 
     try:
-        with _without_tracebacks():
+        with without_tracebacks():
             yield
     except DataflowRuntimeException as error:
         raise JobError(f"Dataflow ended the job: {_last_line(str(error))}") from error
@@ -126,7 +126,7 @@ def service_errors(options: PipelineOptions) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_tracebacks() -> Iterator[None]:
+def without_tracebacks() -> Iterator[None]:
     """Cuts what Beam logs of requests that it tries again to the line that says what happened."""
 
     def first_line(record: logging.LogRecord) -> bool:

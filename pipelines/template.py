@@ -180,7 +180,10 @@ def build_commands(options: BuildOptions) -> list[list[str]]:
     Raises:
       UsageError: there is no template of a job, or a name won't do.
     """
-    names = template_jobs() if options.jobs == ALL else tuple(filter(None, options.jobs.split(",")))
+    given = filter(None, map(str.strip, options.jobs.split(",")))
+    names = template_jobs() if options.jobs == ALL else tuple(dict.fromkeys(given))
+    if not names:
+        raise UsageError(f"JOBS is {options.jobs!r} and names no job; there are {', '.join(template_jobs())}")
     for job in names:
         module_of(job)
     images = launch.Images(repository=options.image, tag=options.tag, gpu=options.gpu)

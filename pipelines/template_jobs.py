@@ -32,9 +32,9 @@ OMITTED = {
     "preflight_only": "a template starts jobs",
     "summary": _AFTER,
     "metrics_file": _AFTER,
-    "max_failure_rate": _AFTER,
     "pictures": _AFTER,
 }
+_JUDGED_AFTER = {"max_failure_rate": _AFTER}
 STREAM_OMITTED = {
     **dict.fromkeys(("watermark_lag_sec", "state", "lease_sec", "drain_sec", "run_sec", "once"), _LOCAL),
     "ready_file": _LOCAL,
@@ -105,6 +105,7 @@ _OWN: dict[str, dict[str, Any]] = {
     "synth-detection": {
         "title": "Simulated scenes with boxes",
         "required": ("cutouts", "backgrounds"),
+        "omitted": _JUDGED_AFTER,
         "shapes": {"output": _WRITE_FOLDER, "cutouts": _READ_FOLDER, "backgrounds": _READ_FOLDER},
     },
     "predict": {"title": "Classify, embed or detect", "shapes": {"output": _TABLE}},
@@ -116,6 +117,7 @@ _OWN: dict[str, dict[str, Any]] = {
     },
     "evaluate": {
         "title": "Measure detections against the truth",
+        "omitted": _JUDGED_AFTER,
         "shapes": {
             "predictions": _TABLE,
             "truth": _TABLE,

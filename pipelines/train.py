@@ -109,12 +109,19 @@ def preflight(options: Options) -> dict[str, Any]:
 def plan_job(config: JobConfig) -> dict[str, Any]:
     """What would be done; see :func:`preflight`."""
     from beam_vision.pipelines.train_export import check_export
+    from beam_vision.training.backbone_weights import check_file
+    from beam_vision.training.launch.settings import check_names
     from beam_vision.training.recipe import check_job
+    from beam_vision.training.tune_space import read_space
 
     data = config.data
     if not data.dataset:
         raise UsageError("what to train on isn't said: give --dataset, or data.dataset")
     manifest = read_manifest(data.dataset)
+    check_file(config.model.weights)
+    check_names(config.launch)
+    if config.tune:
+        read_space(config)
     check_job(config, manifest)
     check_export(config.export, task=config.task)
     known = {name: split.images - split.unlabelled for name, split in manifest.splits.items()}

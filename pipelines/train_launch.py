@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from beam_vision import storage
 from beam_vision.errors import JobError, UsageError
 from beam_vision.pipelines import job as jobs
 from beam_vision.pipelines.options import option
@@ -166,6 +167,7 @@ def _on_vertex(
         if config.export.output and space is None:
             check_export(config.export, task=config.task)
         found = preflight.check(api, config, settings, tuning=space is not None)
+        found["notes"] += check_remote_data(config)
         for note in found["notes"]:
             jobs.say(f"note: {note}")
         if preflight_only:
@@ -203,6 +205,30 @@ def refuse_local_data(config: JobConfig) -> None:
             f"data.dataset {config.data.dataset} is of this machine, so Vertex AI can't read it; copy it: "
             f"gcloud storage cp -r {config.data.dataset} gs://BUCKET/PREFIX"
         )
+
+
+def check_remote_data(config: JobConfig) -> list[str]:
+    """Checks the job against its dataset, before a machine is hired for it.
+
+    Returns:
+      Why it couldn't be checked; nothing where it could, or where the dataset is in the image.
+
+    Raises:
+      UsageError: there is no dataset, or it can't be trained on as the job says.
+    """
+    from beam_vision.records.manifest import read_manifest
+    from beam_vision.training.launch.vertex_api import errors
+    from beam_vision.training.recipe import check_job
+
+    dataset = config.data.dataset
+    if not storage.is_remote(dataset):
+        return []
+    try:
+        manifest = read_manifest(dataset)
+    except errors() as error:
+        return [f"data.dataset {dataset} can't be read from here, so the job wasn't checked by it: {error}"]
+    check_job(config, manifest)
+    return []
 
 
 def _list(api: Api, settings: LaunchSettings) -> int:

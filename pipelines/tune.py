@@ -43,6 +43,7 @@ def run(argv: list[str]) -> int:
     if launches(options):
         return launch(options, config, argv, job=NAME, space=space, preflight_only=options.preflight_only)
     folder = folder_of(config, space)
+    check(config)
     if options.preflight_only:
         return jobs.show_plan(plan(config, space, folder))
     return search(config, space, folder)
@@ -62,6 +63,20 @@ def folder_of(config: JobConfig, space: Space) -> str:
     if storage.is_remote(folder):
         raise UsageError(f"tune.directory {folder}: trials are noted in a local folder")
     return storage.absolute(folder)
+
+
+def check(config: JobConfig) -> None:
+    """Checks the job once, and not by trials that all fail alike.
+
+    Raises:
+      UsageError: it can't be trained as described.
+    """
+    from beam_vision.records.manifest import read_manifest
+    from beam_vision.training.recipe import check_job
+
+    if not config.data.dataset:
+        raise UsageError("what to train on isn't said: give --set data.dataset=DIR, or data.dataset")
+    check_job(config, read_manifest(config.data.dataset))
 
 
 def plan(config: JobConfig, space: Space, folder: str) -> dict[str, Any]:

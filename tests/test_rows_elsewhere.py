@@ -4,7 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from apache_beam.coders import registry
+from apache_beam.coders import Coder, registry
+from apache_beam.portability import python_urns
+from apache_beam.runners.pipeline_context import PipelineContext
 
 from beam_vision import coders, types
 
@@ -33,3 +35,13 @@ def test_another_process_makes_objects_of_the_class(when):
 def test_each_class_has_an_id_of_its_own():
     kinds = (types.Box, types.Failure, types.ImageRef, types.Prediction)
     assert len({registry.get_coder(kind).schema.id for kind in kinds}) == len(kinds)
+
+
+def test_a_runner_sees_bytes_and_no_row_that_it_would_read_its_own_way():
+    coder = registry.get_coder(types.ImageRef)
+    context = PipelineContext()
+    sent = coder.to_runner_api(context)
+    assert sent.spec.urn == python_urns.PICKLED_CODER
+    again = Coder.from_runner_api(sent, context)
+    assert again == coder
+    assert again.decode(coder.encode(REF)) == REF

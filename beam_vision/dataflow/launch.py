@@ -16,7 +16,7 @@ DOCKERFILES = {False: "Dockerfile.cpu", True: "Dockerfile.gpu"}
 LAUNCHER_MACHINE_TYPE = "n1-standard-4"
 """The launcher imports TensorFlow and tries the model: Dataflow's default, n1-standard-1, is too small."""
 
-_DELIMITERS = ",;|~!@%#+"
+_DELIMITERS = (*",;|~!@%#+", "-:-", "~:~", "=:=", "+:+")
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+\Z")
 _JOB_NAME = re.compile(r"[a-z]([-a-z0-9]{0,1022}[a-z0-9])?\Z")
 
@@ -227,27 +227,29 @@ def _project(project: str) -> list[str]:
 
 
 def joined(values: Mapping[str, str]) -> str:
-    """``a=1,b=2``; where a value has a comma, another character stands between (``gcloud topic escaping``).
+    """``a=1,b=2``; where a value has a comma, something else stands between (``gcloud topic escaping``).
 
     Raises:
-      UsageError: the values have all characters that could.
+      UsageError: the values hold all that could.
     """
     return listed([f"{name}={value}" for name, value in values.items()])
 
 
 def listed(items: Sequence[str]) -> str:
-    """``a,b``, or with another character between, as :func:`joined`.
+    """``a,b``, or with something else between, as :func:`joined`.
 
     Raises:
-      UsageError: the items have all characters that could.
+      UsageError: the items hold all that could.
     """
-    text = "".join(items)
     for delimiter in _DELIMITERS:
-        if delimiter not in text:
-            whole = delimiter.join(items)
+        whole = delimiter.join(items)
+        if whole.split(delimiter) == list(items):
             plain = delimiter == "," and not whole.startswith("^")
             return whole if plain else f"^{delimiter}^{whole}"
-    raise UsageError(f"gcloud can't be told apart the values of {items[0].partition('=')[0]} ...: {text!r}")
+    raise UsageError(
+        f"gcloud could not tell these values apart, which hold all of {' '.join(_DELIMITERS)}: "
+        f"{' '.join(items)!r}; change one of them"
+    )
 
 
 def shell(command: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from beam_vision.errors import UsageError
 from beam_vision.inference.decoding import cores
 from beam_vision.planning.estimate import BEAM, READS_AT_ONCE, Assumed, Draws, Estimate, Range, draw, estimate
-from beam_vision.planning.lake import describe
+from beam_vision.planning.lake import describe, images_text
 from beam_vision.planning.measure import Seen, Timed, look
 from beam_vision.planning.model import Work
 from beam_vision.planning.prices import Machine, Prices
@@ -20,7 +20,8 @@ from beam_vision.planning.sample import Sample
 BATCHES = 5
 """Batches of the model that are timed, at least."""
 ROUGH_IMAGES = 30
-"""With fewer images in the sample, a note says that the plan is rough."""
+"""With fewer images in the sample, a note says that the plan is rough: resamples of a few images are too much
+alike, so that intervals are too narrow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +163,9 @@ def _gpu_assumption(gpu: str, prices: Prices, assumed: Assumed) -> str:
 
 def _notes(work: Work, measured: Measured, workers: Sequence[Estimate]) -> Iterable[str]:
     seen, sample = measured.seen, measured.sample
-    if len(seen) < ROUGH_IMAGES and len(seen) < sample.total:
-        yield f"only {len(seen)} images were looked at: the plan is rough; raise --sample"
+    if len(seen) < ROUGH_IMAGES:
+        remedy = "raise --sample" if len(seen) < sample.total else "give more images that are like those"
+        yield f"only {images_text(len(seen))} looked at: figures are rough, their intervals narrow; {remedy}"
     if not sample.exact:
         yield "the images were counted in some of the shards, and the others taken to be like them"
     failed = sum(item.failed for item in measured.timed)

@@ -73,9 +73,10 @@ class Assumed:
     def __post_init__(self) -> None:
         if not 0 < self.efficiency <= 1:
             raise UsageError(f"--efficiency is {self.efficiency}; it must be in 0..1, more than 0")
-        for name in ("vcpu_speed", "deadline_sec"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be more than 0")
+        if not self.vcpu_speed > 0:
+            raise UsageError(f"--vcpu_speed is {self.vcpu_speed}; it must be more than 0")
+        if not self.deadline_sec > 0:
+            raise UsageError(f"the deadline is {self.deadline_sec} s; it must be more than 0")
         for gpu, rate in self.gpu_images_per_sec.items():
             if not rate > 0:
                 raise UsageError(f"--gpu_images_per_sec {gpu}={rate}: it must be more than 0")

@@ -110,6 +110,11 @@ def describe(seen: Sequence[Seen], *, total: int, exact: bool, listing_failed: d
     )
 
 
+def images_text(number: int) -> str:
+    """``1 image``, ``2,000 images``."""
+    return f"{number:,} image{'' if number == 1 else 's'}"
+
+
 def size_names() -> list[str]:
     """What images are called by their size, the smallest first."""
     marks = [f"{mark:g}" for mark in SIZES_MP]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from beam_vision.planning.estimate import Estimate, Range
-from beam_vision.planning.lake import Lake, Share
+from beam_vision.planning.lake import Lake, Share, images_text
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _list(title: str, items: Sequence[str]) -> str:
 def _lake(plan: Plan) -> str:
     lake = plan.lake
     about = "" if lake.exact else "about "
-    title = f"{about}{lake.total:,} images, {lake.sampled:,} looked at"
+    title = f"{about}{images_text(lake.total)}, {lake.sampled:,} looked at"
     if lake.mean_bytes:
         title += f": {lake.mean_bytes / 1e3:,.0f} kB each, {lake.median_mp:.3g} megapixels (median)"
     groups = (
@@ -108,7 +108,7 @@ def _share(share: Share, sampled: int) -> tuple[str, str, str]:
 
 
 def _steps(plan: Plan) -> str:
-    rows = [("step", "CPU ms an image", "of nine in ten", "share")]
+    rows = [("step", "CPU ms an image", "nine in ten", "share")]
     rows += [
         (
             step.name,
@@ -131,15 +131,19 @@ def _steps(plan: Plan) -> str:
 
 def _workers(plan: Plan) -> str:
     currency = plan.prices["currency"]
-    head = ("worker", "images/s", "limit", "GPU busy", "workers", "run time")
-    rows: list[tuple[str, ...]] = [(*head, f"{currency} the job", f"{currency} a million", "nine in ten")]
+    has_gpus = any(item.gpu_busy for item in plan.workers)
+    head = ("worker", "images/s", "nine in ten", "limit", *(["GPU busy"] if has_gpus else []))
+    head += ("workers", "run time", f"{currency} the job", f"{currency} a million", "nine in ten")
+    rows: list[tuple[str, ...]] = [head]
     for item in plan.workers:
+        busy = f"{item.gpu_busy.value:.0%}" if item.gpu_busy else "-"
         rows.append(
             (
                 item.machine.shown,
                 _short(item.images_per_sec.value),
+                f"{_short(item.images_per_sec.low)} .. {_short(item.images_per_sec.high)}",
                 item.limit,
-                f"{item.gpu_busy.value:.0%}" if item.gpu_busy else "-",
+                *([busy] if has_gpus else []),
                 f"{item.workers:,}",
                 duration(item.run_sec.value) + ("" if item.in_time else " (late)"),
                 f"{item.cost.value:,.2f}",
@@ -148,9 +152,9 @@ def _workers(plan: Plan) -> str:
             )
         )
     prices = plan.prices
-    what = f"{plan.images:,} images" + (" in an hour" if plan.mode == "streaming" else "")
+    what = images_text(plan.images) + (" in an hour" if plan.mode == "streaming" else "")
     title = f"{what} on Dataflow ({prices['region']}, list prices of {prices['date']}):"
-    return "\n".join([title, _table(rows, left=(0, 2)), *_ratios(plan)])
+    return "\n".join([title, _table(rows, left=(0, 3)), *_ratios(plan)])
 
 
 def _ratios(plan: Plan) -> list[str]:

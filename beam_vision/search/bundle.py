@@ -98,10 +98,7 @@ class IndexManifest:
         Raises:
           UsageError: it is another kind of manifest, or of a newer format.
         """
-        if value.get("kind") != KIND:
-            raise UsageError(f"{path} is the manifest of {value.get('kind')!r}, not of an index")
-        if value.get("format_version", 0) > FORMAT_VERSION:
-            raise UsageError(f"{path} was written by a newer beam-vision; upgrade to read it")
+        require_kind(value, FORMAT_VERSION, path=path)
         return cls(**{name: value[name] for name in cls.__dataclass_fields__ if name in value})
 
 
@@ -124,13 +121,42 @@ def read_manifest(folder: str) -> IndexManifest:
     path = storage.join(local_folder(folder), MANIFEST)
     if not os.path.exists(path):
         raise UsageError(f"no index at {folder}: it has no {MANIFEST}; `beam-vision build-index` makes one")
-    value = storage.read_json(path)
-    if isinstance(value, dict) and SHARDS in value:
+    value = manifest_value(path)
+    if SHARDS in value:
         raise UsageError(
             f"{folder} is an index in shards, and this would make or change one in a single piece: give "
             "--shards too, or another --output"
         )
     return IndexManifest.from_json(value, path=path)
+
+
+def manifest_value(path: str) -> dict[str, Any]:
+    """The JSON object in a manifest, whatever it is of.
+
+    Raises:
+      UsageError: it is damaged.
+    """
+    try:
+        value = storage.read_json(path)
+    except ValueError as error:  # no UTF-8, or no JSON
+        raise UsageError(
+            f"{path} is damaged ({error}); copy it again, or remove it and build anew"
+        ) from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} is damaged (no JSON object); copy it again, or remove it and build anew")
+    return value
+
+
+def require_kind(value: dict[str, Any], format_version: int, *, path: str) -> None:
+    """Refuses what is not the manifest of an index.
+
+    Raises:
+      UsageError: it is of another kind, or of a newer format than ``format_version``.
+    """
+    if value.get("kind") != KIND:
+        raise UsageError(f"{path} is the manifest of {value.get('kind')!r}, not of an index")
+    if value.get("format_version", 0) > format_version:
+        raise UsageError(f"{path} was written by a newer beam-vision; upgrade to read it")
 
 
 def local_folder(folder: str) -> str:
@@ -154,12 +180,16 @@ def open_bundle(folder: str) -> Bundle:
         manifest = read_manifest(folder)
         try:
             return _open(storage.join(local_folder(folder), manifest.data), manifest)
-        except (FileNotFoundError, UsageError) as error:
+        except (OSError, EOFError, ValueError, KeyError, UsageError) as error:
             if read_manifest(folder).data != manifest.data:
                 continue  # it was replaced while we read
             if isinstance(error, UsageError):
                 raise
-            raise UsageError(f"the index at {folder} lacks {error.filename}; build it again") from error
+            if isinstance(error, FileNotFoundError):
+                raise UsageError(
+                    f"the index at {folder} lacks {error.filename or error}; build it again"
+                ) from error
+            raise UsageError(f"the index at {folder} is damaged ({error}); build it again") from error
 
 
 def _open(data: str, manifest: IndexManifest) -> Bundle:
@@ -187,11 +217,13 @@ def locked(folder: str, *, check: Callable[[str], object] = read_manifest) -> It
       check: refuses the manifest that is there.
 
     Raises:
-      UsageError: another process is writing it, or it is the folder of something else.
+      UsageError: another process is writing it, or it is a file or the folder of something else.
     """
     folder = local_folder(folder)
     if os.path.exists(os.path.join(folder, MANIFEST)):
         check(folder)
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise UsageError(f"--output {folder} is a file; an index is a folder")
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, ".lock"), "w", encoding="utf-8") as lock:
         try:

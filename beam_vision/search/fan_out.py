@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
@@ -23,6 +24,8 @@ from beam_vision.search.shards import ShardedManifest
 from beam_vision.types import Neighbor
 
 _T = TypeVar("_T")
+_MATCHES = re.compile(r"the [\d,]+ that match")
+_EXACTLY = re.compile(r"\d+ of (\d+) queries exactly")
 
 
 class ShardedIndex:
@@ -76,11 +79,11 @@ class ShardedIndex:
 
     def _search(self, vectors: np.ndarray, k: int, *, where: str, leave_out: str | None = None) -> Found:
         answers = self._ask(lambda shard: shard.ask(vectors, k, where=where, leave_out=leave_out))
-        hows = "; ".join(dict.fromkeys(each.how for each in answers))
+        there = sum(each.there for each in answers)
         merged = Answer(
             [merge(several, k) for several in zip(*(each.neighbors for each in answers), strict=True)],
-            f"{len(answers):,} shards, {hows}",
-            sum(each.there for each in answers),
+            f"{len(answers):,} shards, {how_in_all((each.how for each in answers), there)}",
+            there,
         )
         return told(merged, k, where=where, notes=self.notes)
 
@@ -93,6 +96,17 @@ def merge(several: Sequence[Sequence[Neighbor]], k: int) -> list[Neighbor]:
     """The best ``k`` of several shards' neighbours of one query; scores stay, ranks are given anew."""
     best = sorted(itertools.chain(*several), key=lambda each: (-each.score, each.key))[:k]
     return [replace(each, rank=rank) for rank, each in enumerate(best, 1)]
+
+
+def how_in_all(hows: Iterable[str], there: int) -> str:
+    """The ways that shards took, each once, without what each counted for itself.
+
+    Args:
+      hows: of each shard.
+      there: how many rows there were to choose from, in all shards.
+    """
+    plain = (_MATCHES.sub(f"the {there:,} that match", how) for how in hows)
+    return "; ".join(dict.fromkeys(_EXACTLY.sub(r"some of \1 queries exactly", how) for how in plain))
 
 
 def open_sharded(folder: str) -> ShardedIndex:

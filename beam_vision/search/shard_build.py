@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from beam_vision import deps, storage
-from beam_vision.errors import JobError
+from beam_vision.errors import JobError, UsageError
 from beam_vision.search import build, bundle, shards, tune
 from beam_vision.search.bundle import Bundle, IndexManifest
 from beam_vision.search.exact import search_exact
@@ -65,7 +65,6 @@ def build_shard(number: int, pieces: Sequence[Piece], facts: Facts, settings: Sh
     Raises:
       UsageError: a key stands twice.
     """
-    assert facts.sample is not None
     with _ONE_AT_A_TIME:
         start = time.monotonic()
         source = gather(sorted(pieces, key=lambda piece: piece.path), facts, settings)
@@ -73,17 +72,36 @@ def build_shard(number: int, pieces: Sequence[Piece], facts: Facts, settings: Sh
         name = shards.find_shard(
             settings.output, number, digest, run_id=settings.run_id, any_run=settings.reuse
         )
-        if not name:
+        built = _kept(number, name, source, facts, settings) if name else None
+        if built is None:
             name = _make(number, digest, source, settings)
-        is_new = f"-{shards.run_tag(settings.run_id)}-" in name
-        del source  # what was published is mapped
+            del source  # what was published is mapped
+            with shards.local_copy(settings.output, name) as folder:
+                built = _asked(number, name, bundle.open_bundle(folder), facts, settings)
+        took_sec, how = time.monotonic() - start, "made" if built.is_new else "kept"
+        _LOG.info("shard %d: %d rows, %s, %.1f s", number, built.shard.rows, how, took_sec)
+    return built
+
+
+def _kept(
+    number: int, name: str, source: VectorTable, facts: Facts, settings: ShardSettings
+) -> BuiltShard | None:
+    """A shard that is there already; None: it is damaged. Its name says what it held when it was written."""
+    try:
         with shards.local_copy(settings.output, name) as folder:
             opened = bundle.open_bundle(folder)
-            exact, found = answers(opened, facts.sample)
-            rows = opened.manifest.rows
-        took_sec = time.monotonic() - start
-        _LOG.info("shard %d: %d rows, %s, %.1f s", number, rows, "made" if is_new else "kept", took_sec)
-    return BuiltShard(_entry(number, name, opened.manifest), is_new, exact, found)
+            if any(build.differences(opened.index.store, source.store)):
+                raise UsageError(f"{name} holds other vectors than its name says")
+            return _asked(number, name, opened, facts, settings)
+    except UsageError as error:
+        _LOG.warning("shard %d is made anew: %s", number, error)
+        return None
+
+
+def _asked(number: int, name: str, opened: Bundle, facts: Facts, settings: ShardSettings) -> BuiltShard:
+    assert facts.sample is not None
+    is_new = f"-{shards.run_tag(settings.run_id)}-" in name
+    return BuiltShard(_entry(number, name, opened.manifest), is_new, *answers(opened, facts.sample))
 
 
 def _make(number: int, digest: str, source: VectorTable, settings: ShardSettings) -> str:
@@ -100,7 +118,10 @@ def _make(number: int, digest: str, source: VectorTable, settings: ShardSettings
 
 def _changed(earlier: str, source: VectorTable, request: build.Request, settings: ShardSettings) -> bool:
     with shards.local_copy(settings.output, earlier) as folder:
-        old = bundle.open_bundle(folder)
+        try:
+            old = bundle.open_bundle(folder)
+        except UsageError:  # it is damaged
+            return False
         added, replaced, deleted = build.differences(old.index.store, source.store)
         return build.change(old, source, request, [*replaced, *added], deleted) is not None
 

@@ -246,7 +246,7 @@ def gather(pieces: Sequence[Piece], facts: Facts, settings: ShardSettings) -> Ve
     tables = [pa.Table.from_batches([each]) for each in _batches(pieces, without=EMBEDDING)]
     rows = pa.concat_tables([like.empty_table(), *tables], promote_options="default").combine_chunks()
     keys = rows.column(KEY).to_pylist()
-    refuse_twice(keys, settings.table)
+    refuse_twice(keys, settings.table, are_all=settings.shards == 1)
     order = np.argsort(np.array(keys, object), kind="stable")
     place_in = np.empty(len(keys), np.int64)
     place_in[order] = np.arange(len(keys))

@@ -100,11 +100,7 @@ class ShardedManifest:
         Raises:
           UsageError: it is another kind of manifest, or of a newer format.
         """
-        kind = value.get("kind") if isinstance(value, dict) else None
-        if kind != bundle.KIND:
-            raise UsageError(f"{path} is the manifest of {kind!r}, not of an index")
-        if value.get("format_version", 0) > FORMAT_VERSION:
-            raise UsageError(f"{path} was written by a newer beam-vision; upgrade to read it")
+        bundle.require_kind(value, FORMAT_VERSION, path=path)
         if bundle.SHARDS not in value:
             raise UsageError(
                 f"{path} is of an index in a single piece; leave out --shards, or give another --output"
@@ -124,10 +120,14 @@ def manifest_path(folder: str) -> str:
 
 
 def is_sharded(folder: str) -> bool:
-    """Whether there is an index in shards."""
+    """Whether there is an index in shards.
+
+    Raises:
+      UsageError: what is there is damaged.
+    """
     path = manifest_path(folder)
-    value = storage.read_json(path) if storage.exists(path) else None
-    return isinstance(value, dict) and value.get("kind") == bundle.KIND and bundle.SHARDS in value
+    value = bundle.manifest_value(path) if storage.exists(path) else {}
+    return value.get("kind") == bundle.KIND and bundle.SHARDS in value
 
 
 def read_manifest(folder: str) -> ShardedManifest:
@@ -141,7 +141,7 @@ def read_manifest(folder: str) -> ShardedManifest:
         raise UsageError(
             f"no index at {folder}: it has no {bundle.MANIFEST}; `beam-vision build-index` makes one"
         )
-    return ShardedManifest.from_json(storage.read_json(path), path=path)
+    return ShardedManifest.from_json(bundle.manifest_value(path), path=path)
 
 
 def write_manifest(folder: str, manifest: ShardedManifest) -> None:

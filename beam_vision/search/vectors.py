@@ -221,8 +221,10 @@ class RowReader:
             self.kept.append(batch.drop_columns([EMBEDDING]).take(pa.array(good[usable])))
 
     def _append(self, unit: np.ndarray) -> None:
+        if not len(unit):
+            return
         end = self.at + len(unit)
-        if end > len(self.vectors) and len(unit):
+        if end > len(self.vectors):
             grown = np.empty((max(self.count, end, 3 * len(self.vectors) // 2), unit.shape[1]), np.float32)
             if self.at:
                 grown[: self.at] = self.vectors[: self.at]
@@ -235,8 +237,13 @@ class RowReader:
             self.bad.setdefault(reason, []).extend(keys.tolist())
 
 
-def refuse_twice(keys: Sequence[str], place: str) -> None:
+def refuse_twice(keys: Sequence[str], place: str, *, are_all: bool = True) -> None:
     """Refuses keys that stand more than once in the table at ``place``.
+
+    Args:
+      keys: of the table, or of a part that has all rows of each of them.
+      place: the table; for the message.
+      are_all: whether these are all of the table's keys.
 
     Raises:
       UsageError: some do; the first few are named.
@@ -249,7 +256,8 @@ def refuse_twice(keys: Sequence[str], place: str) -> None:
     if is_bigquery(place):
         view = parse_table(place, option="--table").sibling("once").uri
         once = f"; of a stream's table read the view that has each row once: {view}"
-    raise UsageError(f"{len(twice):,} keys stand more than once in the table at {place}: {shown}{once}")
+    number = f"{len(twice):,}" if are_all else f"at least {len(twice):,}"
+    raise UsageError(f"{number} keys stand more than once in the table at {place}: {shown}{once}")
 
 
 def _one_digest(rows: pa.Table, what: str, place: Place) -> str:

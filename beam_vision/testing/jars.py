@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -90,40 +88,39 @@ def ran(argv: Sequence[str], what: str, **env: str) -> str:
     return done.stdout
 
 
-def maven_jar(group: str, artifact: str, version: str) -> Path:
-    """A jar from Maven Central, without what it depends on.
+def maven_class_path(name: str, artifacts: Sequence[str]) -> Path:
+    """Jars from Maven Central with everything that they need to run: a folder of them.
+
+    Args:
+      name: of the folder in the cache; says what is in it, version included.
+      artifacts: ``GROUP:ARTIFACT:VERSION`` of each. A version that is given here goes before the one that
+        another artifact asks for.
 
     Raises:
       MissingError: there is no Maven or no such jar, or the repository can't be reached.
     """
 
     def fill(folder: Path) -> None:
-        given = [f"-Dartifact={group}:{artifact}:{version}:jar", f"-DoutputDirectory={folder}"]
-        ran(
-            [tool("mvn"), "-B", "-q", "-Dstyle.color=never", "dependency:copy", *given],
-            f"{artifact} {version}",
-        )
-
-    return once(f"{artifact}-{version}", fill) / f"{artifact}-{version}.jar"
-
-
-def pypi_files(package: str, version: str) -> Path:
-    """The unpacked wheel of a package on PyPI: a folder of which nothing is run or imported.
-
-    Raises:
-      MissingError: there is no such wheel, or PyPI can't be reached.
-    """
-
-    def fill(folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=cache()) as aside:
-            given = ["--quiet", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--dest", aside]
-            command = [sys.executable, "-m", "pip", "download", *given, f"{package}=={version}"]
-            ran(command, f"{package} {version}")
-            (wheel,) = Path(aside).iterdir()
-            with zipfile.ZipFile(wheel) as packed:
-                packed.extractall(folder)
+            pom = Path(aside) / "pom.xml"
+            pom.write_text(_pom(artifacts))
+            given = ["-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime"]
+            ran([tool("mvn"), "-B", "-q", "-Dstyle.color=never", *given, f"-DoutputDirectory={folder}"], name)
 
-    return once(f"{package}-{version}", fill)
+    return once(name, fill)
+
+
+def _pom(artifacts: Sequence[str]) -> str:
+    """A Maven project that is nothing but its dependencies."""
+    fields = ("groupId", "artifactId", "version")
+    needed = (zip(fields, artifact.split(":"), strict=True) for artifact in artifacts)
+    inner = ("".join(f"<{field}>{value}</{field}>" for field, value in one) for one in needed)
+    lines = [f"<dependency>{one}</dependency>" for one in inner]
+    return (
+        '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
+        "<groupId>none</groupId><artifactId>none</artifactId><version>0</version><packaging>pom</packaging>"
+        f"<dependencies>{''.join(lines)}</dependencies></project>"
+    )
 
 
 def go_program(module: str, version: str) -> Path:

@@ -58,6 +58,8 @@ class WorkerPools:
       python: starts them.
       folder: for their ports and their output; exists.
       hosts: of each, as this process reaches it.
+      port: of all of them, each listening on its own host's address alone, as on machines of their own; 0:
+        each takes a free one.
       env: is added to this process's environment.
 
     Attributes:
@@ -71,14 +73,16 @@ class WorkerPools:
         folder: Path,
         *,
         hosts: tuple[str, ...] = ("localhost", "localhost"),
+        port: int = 0,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._python = python
         self._folder = folder
         self._hosts = hosts
+        self._port = port
         self._env = {**os.environ, **(env or {})}
         self._started = 0
-        started = [self._start() for _ in hosts]
+        started = [self._start(number) for number in range(len(hosts))]
         self.children = [child for child, _ in started]
         self.addresses = [self._address(number, path) for number, (_, path) in enumerate(started)]
 
@@ -125,7 +129,7 @@ class WorkerPools:
         """Starts a process, at another address, in the place of each that has ended; says how many."""
         dead = [number for number, child in enumerate(self.children) if child.poll() is not None]
         for number in dead:
-            self.children[number], path = self._start()
+            self.children[number], path = self._start(number)
             self.addresses[number] = self._address(number, path)
         return len(dead)
 
@@ -135,11 +139,12 @@ class WorkerPools:
             child.kill()
             child.wait(_START_SEC)
 
-    def _start(self) -> tuple[Process, Path]:
+    def _start(self, number: int) -> tuple[Process, Path]:
         self._started += 1
         path = self._folder / f"pool-{self._started}"
+        where = f"{self._hosts[number]}:{self._port}" if self._port else "[::]:0"
         with open(path.with_suffix(".stderr"), "w") as stderr:
-            argv = ["-m", "beam_vision.testing.worker_pools", str(path)]
+            argv = ["-m", "beam_vision.testing.worker_pools", str(path), where]
             return self._python.start(argv, stderr=stderr, env=self._env), path
 
     def _address(self, number: int, path: Path) -> str:
@@ -167,22 +172,28 @@ def _clear(request: bytes, context: grpc.ServicerContext) -> bytes:
     return b""
 
 
-def serve(path: Path) -> None:
-    """Is a worker pool until the process is ended; writes its port to ``path``."""
+def serve(path: Path, where: str) -> None:
+    """Is a worker pool until the process is ended; listens at ``where`` and writes its port to ``path``."""
     from apache_beam.internal.gcp.auth import _Credentials
+    from apache_beam.portability.api import beam_fn_api_pb2_grpc as fn_api
     from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
+    from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
 
     if "STORAGE_EMULATOR_HOST" in os.environ:  # Beam would look for real credentials for 24 s
         _Credentials._credentials_init = True
-    address, server = BeamFnExternalWorkerPoolServicer.start()
+    server = grpc.server(shared_unbounded_instance(), options=[("grpc.so_reuseport", 0)])
+    port = server.add_insecure_port(where)
+    pool = BeamFnExternalWorkerPoolServicer(data_buffer_time_limit_ms=-1)
+    fn_api.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
     methods = {"Counts": _counts, "Clear": _clear}
     handlers = {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
+    server.start()
     aside = path.with_suffix(".tmp")
-    aside.write_text(address.rpartition(":")[2])
+    aside.write_text(str(port))
     aside.rename(path)
     server.wait_for_termination()
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    serve(Path(sys.argv[1]), sys.argv[2])

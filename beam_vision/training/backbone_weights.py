@@ -23,12 +23,16 @@ def preset_of(weights: str) -> str | None:
 
 
 def check_file(weights: str) -> None:
-    """Looks whether the file that ``weights`` names, where it names one, is there and of a kind we read.
+    """Looks whether the file or folder that ``weights`` names, where it names one, is there, and of a kind we
+    read.
 
     Raises:
       UsageError: it isn't.
     """
-    if weights == RANDOM or preset_of(weights) is not None:
+    preset = preset_of(weights)
+    if preset is not None and preset.startswith(("/", ".", "~")) and not os.path.isdir(preset):
+        raise UsageError(f"model.weights {weights}: there is no such folder")
+    if weights == RANDOM or preset is not None:
         return
     if not weights.endswith((".h5", ".keras")):
         raise UsageError(
@@ -142,9 +146,9 @@ def load_file(backbone: keras.Model, net: keras.Model, weights: str) -> None:
     Raises:
       UsageError: no such file, another ending, or weights of another network.
     """
+    check_file(weights)
     if weights == RANDOM or preset_of(weights) is not None:
         return
-    check_file(weights)
     try:
         if weights.endswith(".keras"):
             _copy_weights(backbone, net, weights)

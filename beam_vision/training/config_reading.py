@@ -27,7 +27,9 @@ class Source:
     places: Mapping[Path, str] = field(default_factory=dict)
 
     def place(self, path: Path) -> str:
-        """``"job.yaml line 3: "`` of a path, or of the nearest that holds it; else ``""``."""
+        """``"job.yaml line 3: "`` of a path, of one in it, or of the nearest that holds it; else ``""``."""
+        if path not in self.places:
+            path = next((known for known in self.places if known[: len(path)] == path), path)
         while path and path not in self.places:
             path = path[:-1]
         return f"{self.places[path]}: " if path in self.places else ""
@@ -37,13 +39,16 @@ def read_yaml(path: str) -> tuple[dict[str, Any], Source]:
     """A YAML file's mapping, and the lines of its keys.
 
     Raises:
-      UsageError: there is no such file, it isn't YAML, it holds no mapping, or a key twice.
+      UsageError: there is no such file, it isn't YAML in UTF-8, it holds no mapping, or a key twice.
     """
     import yaml
 
     if not storage.exists(path):
         raise UsageError(f"--config {path}: there is no such file")
-    text = storage.read_text(path)
+    try:
+        text = storage.read_text(path)
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise UsageError(f"--config {path} is no text file (a job's YAML, in UTF-8): {error}") from error
     name = path.rpartition("/")[2]
     try:
         root = yaml.compose(text, yaml.SafeLoader)

@@ -17,7 +17,7 @@ _MARGIN_PX = (64, 40, 16, 44)
 _INK, _GRAY, _LINE = (32, 32, 32), (120, 120, 120), (224, 224, 224)
 _COLOURS = ((31, 119, 180), (214, 87, 39), (44, 140, 60), (140, 90, 170), (120, 120, 120), (190, 160, 30))
 _NOT_DRAWN = ("number", "step", "seconds", "learning_rate")
-_TICKS = 5
+_TICKS = 6
 
 
 def draw_curves(epochs: Sequence[Mapping[str, Any]], *, best_epoch: int = 0) -> bytes:
@@ -90,7 +90,7 @@ def _panel(
         draw.line([(x, frame.top), (x, frame.bottom)], fill=_GRAY)
         text = f"best: {best_epoch}"
         right_of = x + 4 + draw.textlength(text) < frame.right
-        draw.text((x + 4 if right_of else x - 4 - draw.textlength(text), frame.top), text, fill=_GRAY)
+        draw.text((x + 4 if right_of else x - 4 - draw.textlength(text), frame.top - 13), text, fill=_GRAY)
     x = frame.left
     for (name, points), colour in zip(curves.items(), _COLOURS * (1 + len(curves) // 6), strict=False):
         at = [(frame.x(number), frame.y(value)) for number, value in points]
@@ -102,20 +102,36 @@ def _panel(
 
 
 def _axes(draw: ImageDraw.ImageDraw, frame: _Frame) -> None:
-    for tick in range(_TICKS + 1):
-        value = frame.low + (frame.high - frame.low) * tick / _TICKS
+    for value in ticks(frame.low, frame.high):
         y = frame.y(value)
         draw.line([(frame.left, y), (frame.right, y)], fill=_LINE)
-        text = f"{value:.3g}"
+        text = f"{value:.4g}"
         draw.text((frame.left - 6 - draw.textlength(text), y - 6), text, fill=_INK)
-    for number in sorted({round(frame.first + (frame.last - frame.first) * i / _TICKS) for i in range(6)}):
-        draw.text((frame.x(number) - 4, frame.bottom + 8), str(number), fill=_INK)
+    for value in ticks(frame.first, frame.last, least=1.0):
+        text = f"{value:.0f}"
+        draw.text((frame.x(value) - draw.textlength(text) / 2, frame.bottom + 8), text, fill=_INK)
     draw.text(((frame.left + frame.right) / 2 - 15, frame.bottom + 24), "epoch", fill=_GRAY)
 
 
 def _points(epochs: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
     found = [(row["number"], row.get(name)) for row in epochs]
     return [(n, value) for n, value in found if isinstance(value, int | float) and math.isfinite(value)]
+
+
+def ticks(low: float, high: float, *, least: float = 0.0) -> list[float]:
+    """Round numbers within the bounds, evenly apart by 1, 2 or 5 times a power of ten: seven of them at most.
+
+    Args:
+      low, high: the bounds; where they are equal, it is the only one.
+      least: what they are apart at least, above 0 or 0.
+    """
+    if high <= low:
+        return [low]
+    rough = max((high - low) / _TICKS, least)
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(power * one for one in (1, 2, 5, 10) if power * one >= rough * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [step * number for number in range(first, last + 1)]
 
 
 def nice_bounds(low: float, high: float) -> tuple[float, float]:

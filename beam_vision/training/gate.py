@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from beam_vision.errors import UsageError
+from beam_vision.training.config_fields import nearest
 
 NOT_WORSE = "not_worse"
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -87,6 +88,27 @@ def _number(text: str, part: str) -> float:
         raise UsageError(f"export.gate has {part!r}, and {text!r} is no number") from error
 
 
+def check_figures(gate: Gate, figures: Sequence[str], splits: Sequence[str]) -> None:
+    """Looks before the training whether what the gate asks for will be measured.
+
+    Args:
+      gate: what must hold.
+      figures: names of what the task's models are measured by.
+      splits: names of the splits that there are to measure on.
+
+    Raises:
+      UsageError: it won't be.
+    """
+    known = {*figures, *(f"{split}_{figure}" for split in splits for figure in figures)}
+    if (gate.bounds or gate.not_worse) and not splits:
+        raise UsageError(
+            "export.gate asks for figures, and the dataset has no test and no validation split to measure on"
+        )
+    for bound in gate.bounds:
+        if bound.metric not in known:
+            raise UsageError(f"export.gate {bound}: no such figure; {nearest(bound.metric, figures)}")
+
+
 def find_metric(name: str, metrics: Mapping[str, float]) -> float:
     """A figure by its name; without the split's before it where only one split has it.
 
@@ -95,7 +117,10 @@ def find_metric(name: str, metrics: Mapping[str, float]) -> float:
     """
     if name in metrics:
         return metrics[name]
-    fitting = [known for known in metrics if known.endswith(f"_{name}")]
+    splits = [known.removesuffix(f"_{name}") for known in metrics if known.endswith(f"_{name}")]
+    # test_pixels_recall_at_1 is another figure of the split test, and no recall_at_1 of a split test_pixels
+    splits = [split for split in splits if not any(split.startswith(f"{other}_") for other in splits)]
+    fitting = [f"{split}_{name}" for split in splits]
     if len(fitting) != 1:
         known = ", ".join(sorted(metrics)) or "none: without a test or validation split nothing is measured"
         several = f"{' and '.join(fitting)} are there" if fitting else "it was not measured"

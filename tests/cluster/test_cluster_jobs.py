@@ -5,12 +5,17 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from beam_vision import metrics, table
 from beam_vision.pipelines import cli
 from beam_vision.records.manifest import read_manifest
 from beam_vision.sinks.failures import read_failures
+from beam_vision.sinks.transforms import WriteTable
+from beam_vision.synth import layout
 from beam_vision.testing import detectors, images, models
+from beam_vision.testing.detections import write_coco
+from beam_vision.types import Box
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +104,18 @@ def neighbours(index, key, capfd):
     return [(one["key"], one["score"]) for one in json.loads(capfd.readouterr().out)]
 
 
-def test_an_index_in_shards_finds_the_same(shared, lake, model, tmp_path, capfd):
+def test_a_table_of_several_parts_and_an_index_of_it_in_shards(
+    shared, lake, model, tmp_path, capfd, monkeypatch
+):
     argv = ["predict", "--task", "embed", "--images", lake, "--model", model, "--no-check_model"]
-    plainly([*argv, "--output", tmp_path / "table"])
+    plainly([*argv, "--output", tmp_path / "one"])
+    monkeypatch.setitem(WriteTable.__init__.__kwdefaults__, "part_bytes", 4000)
+    argv += ["--output", tmp_path / "table", "--flush_sec", 0]
+    assert shared(argv, by=metrics.INFERRED, total=18) == 0
+    parts = [pq.read_table(path)["key"].to_pylist() for path in table.part_paths(str(tmp_path / "table"))]
+    assert len(parts) >= 2
+    assert all(keys and keys == sorted(keys) for keys in parts)
+    assert rows(tmp_path / "table") == rows(tmp_path / "one")
     argv = ["build-index", "--table", tmp_path / "table", "--backend", "exact", "--output"]
     plainly([*argv, tmp_path / "plain"])
     assert shared([*argv, tmp_path / "shards", "--shards", 4], total=18) == 0
@@ -109,12 +123,13 @@ def test_an_index_in_shards_finds_the_same(shared, lake, model, tmp_path, capfd)
         assert neighbours(tmp_path / "shards", key, capfd) == neighbours(tmp_path / "plain", key, capfd)
 
 
-def test_detections_are_the_same(shared, tmp_path):
+def test_detections_are_the_same_and_are_evaluated_there_too(shared, tmp_path):
     drawn = {"red": (10, 8, 30, 20), "blue": (64, 30, 128, 64), "green": (100, 2, 120, 12)}
-    lake = tmp_path / "lake"
+    lake, truth = tmp_path / "lake", {}
     lake.mkdir()
     for number in range(12):
         some = dict(list(drawn.items())[: number % 4])
+        truth[f"{number:02d}.png"] = [Box(*map(float, box), label) for label, box in some.items()]
         (lake / f"{number:02d}.png").write_bytes(images.encode(detectors.scene(64, 128, **some), "png"))
     names = tmp_path / "names.txt"
     names.write_text("\n".join(detectors.LABELS))
@@ -126,6 +141,33 @@ def test_detections_are_the_same(shared, tmp_path):
     made = rows(tmp_path / "shared")
     assert made == rows(tmp_path / "plain")
     assert sorted(len(row["boxes"]) for row in made.values()) == sorted(number % 4 for number in range(12))
+
+    write_coco(str(tmp_path / "truth.json"), truth, size_px=(128, 64))
+    argv = ["evaluate", "--task", "detect", "--predictions", tmp_path / "shared", "--image_root", lake]
+    argv += ["--truth", tmp_path / "truth.json"]
+    plainly([*argv, "--output", tmp_path / "plain-report"])
+    assert shared([*argv, "--output", tmp_path / "report"], total=12) == 0
+    said, plain = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("report", "plain-report")
+    )
+    assert said["metrics"]["mAP"] > 0.9
+    assert said | {"run_id": ""} == plain | {"run_id": ""}
+
+
+def test_synthetic_scenes_are_the_same_to_the_byte(shared, tmp_path):
+    count = 2 * layout.CHUNK + 1
+    for folder, mode, number in (("cutouts/disc", "RGBA", 2), ("backgrounds", "RGB", 2)):
+        (tmp_path / folder).mkdir(parents=True)
+        for one in range(number):
+            Image.new(mode, (40, 30), (40 * one, 90, 200)).save(tmp_path / folder / f"{one}.png")
+    argv = ["synth-detection", "--count", count, "--size", "48x32", "--cutouts", tmp_path / "cutouts"]
+    argv += ["--backgrounds", tmp_path / "backgrounds", "--output"]
+    plainly([*argv, tmp_path / "plain"])
+    assert shared([*argv, tmp_path / "shared"], total=count) == 0
+    names = [path.relative_to(tmp_path / "plain") for path in tmp_path.glob("plain/images/*")]
+    assert len(names) == count
+    for name in [*names, "annotations.json"]:
+        assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
 
 
 def test_a_redrive_does_only_what_failed(shared, lake, model, tmp_path):

@@ -12,7 +12,9 @@ from beam_vision import metrics, table
 from beam_vision.errors import JobError
 from beam_vision.pipelines import cli, job
 from beam_vision.records.manifest import read_manifest
+from beam_vision.search.index import open_index, open_table
 from beam_vision.testing import images, models
+from beam_vision.testing.tables import clustered, write_embeddings
 
 END_SEC = 60.0
 
@@ -113,6 +115,28 @@ def test_create_tfrecords_keeps_the_shards_that_it_has(start, ends, pools, lake,
     assert 0 < made.already_done < 24
     assert (made.inputs, made.dataset_digest) == (24, plain.dataset_digest)
     assert cli.main(["verify-tfrecords", str(out)]) == 0
+
+
+def test_an_index_is_built_by_the_re_run(start, ends, pools, tmp_path):
+    rows, out = tmp_path / "table", tmp_path / "index"
+    write_embeddings(str(rows), clustered(200, 8), parts=2)
+    argv = ["build-index", "--table", rows, "--shards", 3, "--output", out]
+    first, last = sorted(rows.glob("*.parquet"))
+    with Gate(last) as gate:  # planning opens it after the first; then only workers open any
+        child = start(argv)
+        wait_until(gate.reached.is_set, child)
+        gate.open()
+        with Gate(first) as reading:
+            wait_until(reading.reached.is_set, child)
+            pools.kill(pools.pids[0])
+            ends(child)
+    assert not (out / "manifest.json").exists()
+
+    assert pools.replace_dead() == 1
+    assert cli.main([*map(str, argv), "--resume", *pools.beam_args]) == 0
+    asked = clustered(5, 8, seed=3)
+    assert open_index(str(out)).search(asked, 9).neighbors == open_table(str(rows)).search(asked, 9).neighbors
+    assert sorted(path.name[:6] for path in out.iterdir()) == [".lock", "manife", *["shard-"] * 3]
 
 
 def test_a_model_that_kills_its_process_ends_the_job(pools, lake, tmp_path, capfd):

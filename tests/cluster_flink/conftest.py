@@ -15,6 +15,7 @@ from beam_vision.pipelines import cli
 from beam_vision.testing import flink_cluster, images, models, prism
 from beam_vision.testing.jars import MissingError
 
+POOL_HOSTS = ("127.0.0.1", "127.0.0.2")
 sys.path.append(str(Path(__file__).parent.parent / "cluster"))  # its gate
 
 
@@ -42,15 +43,36 @@ def prism_service(prism_program, tmp_path):
 def flink(tmp_path_factory):
     """A running :class:`~beam_vision.testing.flink_cluster.FlinkCluster`: two TaskManagers of a slot each."""
     jars = fetched(flink_cluster.fetch_flink)
-    with flink_cluster.FlinkCluster(jars, tmp_path_factory.mktemp("flink")) as running:
+    folder = tmp_path_factory.mktemp("flink")
+    with flink_cluster.FlinkCluster(jars, folder, pool_hosts=POOL_HOSTS) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def flink_args():
-    """What every job on Flink is given; skips where Beam's job server can't be had."""
-    jar = fetched(flink_cluster.fetch_job_server)
-    return ["--runner=FlinkRunner", f"--flink_job_server_jar={jar}", "--parallelism=2"]
+def job_server():
+    return fetched(flink_cluster.fetch_job_server)
+
+
+@pytest.fixture(scope="session")
+def flink_pools(warm, tmp_path_factory):
+    """Two worker pools, of which each TaskManager sees one, both as ``pool`` at the same port."""
+    from beam_vision.testing.worker_pools import WorkerPools
+
+    port = prism.free_port()
+    with WorkerPools(warm, tmp_path_factory.mktemp("pools"), hosts=POOL_HOSTS, port=port) as pools:
+        yield pools
+
+
+@pytest.fixture
+def flink_args(job_server, flink, flink_pools):
+    """What every job on Flink is given."""
+    flink_pools.clear()
+    metrics.TALLY.clear()
+    port = flink_pools.addresses[0].rpartition(":")[2]
+    return [
+        *("--runner=FlinkRunner", f"--flink_job_server_jar={job_server}", f"--flink_master={flink.address}"),
+        *("--parallelism=2", "--environment_type=EXTERNAL", f"--environment_config=pool:{port}"),
+    ]
 
 
 @pytest.fixture(scope="session")

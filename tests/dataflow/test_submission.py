@@ -76,6 +76,42 @@ def test_a_job_is_sent_run_and_accounted_for(predict, service, tmp_path, capsys)
     assert "1 x nvidia-l4" in capsys.readouterr().err
 
 
+def test_what_the_service_counted_stands_in_the_metrics_file_and_is_priced(predict, service, tmp_path):
+    service.used = {
+        **{"TotalVcpuTime": 7200.0, "TotalMemoryUsage": 3600.0 * 32_000, "TotalPdUsage": 3600.0 * 50},
+        **{"TotalSsdUsage": 0.0, "TotalGpuTime": 1800.0, "BillableShuffleDataProcessed": 0.5},
+    }
+    written = tmp_path / "metrics.json"
+    assert predict("--metrics_file", str(written), "--gpu=l4") == 0
+    told = json.loads(written.read_text())
+    assert told["runner"] == "DataflowRunner"
+    counters = {name: one["value"] for name, one in told["counters"].items()}
+    assert {name: counters[name] for name in ("images_listed", "images_done", "images_failed")} == {
+        **{"images_listed": 7, "images_done": 6, "images_failed": 1}
+    }
+    assert told["distributions"]["batch_size"]["sum"] == 6
+    assert not [name for name in told["distributions"] if name.endswith(("_MEAN", "_COUNT"))]
+    cost = told["cost"]
+    assert cost["amounts"] == {
+        **{"vcpu_hours": 2, "memory_gb_hours": 32, "disk_gb_hours": 50, "ssd_gb_hours": 0},
+        **{"gpu_hours": 0.5, "shuffle_gb": 0.5},
+    }
+    expected = 2 * 0.056 + 32 * 0.003557 + 50 * 0.000054 + 0.5 * 0.672 + 0.5 * 0.011
+    assert cost["usd"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("code", "said"), [(403, "no right to see metrics"), (500, "try again")])
+def test_metrics_that_can_not_be_read_fail_no_run(predict, service, tmp_path, capsys, caplog, code, said):
+    service.metrics_refusal = (code, said)
+    written = tmp_path / "metrics.json"
+    assert predict("--metrics_file", str(written)) == 0
+    told = json.loads(written.read_text())
+    assert said in told["notes"][-1]
+    assert (told["counters"], told["cost"]["usd"], told["accounts"]["outputs"]) == ({}, None, 6)
+    assert said in told["cost"]["why"]
+    assert "Traceback" not in capsys.readouterr().err + caplog.text
+
+
 def test_what_a_run_committed_is_judged_here(predict, service, capsys):
     assert predict("--max_failure_rate=0.1") == 1
     assert service.jobs[0].state == "JOB_STATE_DONE"

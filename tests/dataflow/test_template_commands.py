@@ -39,7 +39,9 @@ def flags(command):
     return dict(word[2:].partition("=")[::2] for word in command if word.startswith("--"))
 
 
-@given(st.dictionaries(st.sampled_from("abcdef"), st.text(alphabet="xyz,;|~ ^=", max_size=8), min_size=1))
+@given(
+    st.dictionaries(st.sampled_from("abcdef"), st.text(alphabet="x,;|~!@%#+-:= ^", max_size=12), min_size=1)
+)
 def test_values_are_told_apart_whatever_is_in_them(values):
     text = launch.joined(values)
     if text.startswith("^"):
@@ -51,8 +53,10 @@ def test_values_are_told_apart_whatever_is_in_them(values):
 
 
 def test_values_with_every_separator_are_refused():
-    with pytest.raises(UsageError, match="can't be told apart"):
-        launch.joined({"a": ",;|~!@%#+"})
+    assert launch.joined({"a": ",;|~!@%#+", "b": "x"}) == "^-:-^a=,;|~!@%#+-:-b=x"
+    assert launch.joined({"a": ",;|~!@%#+-:", "b": "x"}) == "^~:~^a=,;|~!@%#+-:~:~b=x"
+    with pytest.raises(UsageError, match=r"could not tell these values apart.*change one of them"):
+        launch.joined({"a": ",;|~!@%#+", "b": "-:-~:~=:=+:+"})
 
 
 def test_beams_options_become_gclouds_flags():

@@ -238,5 +238,13 @@ def test_our_wheel_holds_the_jobs_and_the_templates(tmp_path):
     flex |= {f"beam_vision/templates/flex/{job}/metadata.json" for job in template_jobs()}
     assert flex <= names
     assert {"beam_vision/pipelines/template_launch.py", "beam_vision/types.py"} <= names
+    tracked = ("beam_vision", "templates")
+    data = {
+        f"{one.relative_to(ROOT)}" for name in tracked for one in (ROOT / name).rglob("*") if one.is_file()
+    }
+    data = {name for name in data if not name.endswith((".py", ".pyc"))}
+    packed = {f"beam_vision/{name}" if name.startswith("templates") else name for name in data}
+    assert "beam_vision/planning/prices.json" in packed
+    assert packed <= names, "what the package reads beside its modules"
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "build"))]
     assert flex_folder().samefile(FLEX)

@@ -168,6 +168,19 @@ def test_wrong_arguments_end_with_exit_code_2(place, capsys, arguments, message)
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("pieces", [["--shards", "2"], []], ids=["shards", "one piece"])
+def test_an_index_is_neither_written_over_its_table_nor_over_a_file(place, tmp_path, capsys, pieces):
+    part = sorted((tmp_path / "table").glob("*.parquet"))[0]
+    before = sorted(os.listdir(tmp_path / "table"))
+    for table in (place[1], str(part)):
+        asked = ["--table", table, "--output", place[1] + "/", *pieces]
+        assert main(["build-index", *asked]) == 2
+        assert "is the folder of the table" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path / "table")) == before
+    assert main(["build-index", *place[:3], str(part), *pieces]) == 2
+    assert "is a file; an index is a folder" in capsys.readouterr().err
+
+
 def test_one_piece_does_not_become_shards_nor_shards_one_piece(place, capsys):
     assert main(["build-index", *place]) == 0
     assert main(["build-index", *place, "--shards", "2"]) == 2

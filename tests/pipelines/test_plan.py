@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +104,30 @@ def test_only_the_gpu_that_the_job_asks_for(lake, model, capsys):
     assert plan.run(predict_args(lake, model, "--gpu", "l4", "--output_format", "json")) == 0
     workers = json.loads(capsys.readouterr().out)["workers"]
     assert {item["machine"]["gpu"] for item in workers} == {"", "l4"}
+
+
+@pytest.mark.parametrize("more", [("--gpu_count", "2"), ("--right_fit",), ("--metrics_file", "m.json")])
+def test_options_that_decide_nothing_of_a_plan_are_refused(lake, model, more):
+    with pytest.raises(UsageError, match=f"{more[0]} decides nothing of a plan: "):
+        plan.run(predict_args(lake, model, "--gpu", "l4", *more))
+
+
+def test_a_model_that_is_not_there_is_said_before_images_are_listed(lake, capsys):
+    assert cli.main(["plan", *predict_args(lake, "/nowhere")]) == 2
+    said = capsys.readouterr().err
+    assert "no model at /nowhere" in said
+    assert "listing" not in said
+
+
+def test_a_plan_from_a_single_image_says_that_it_is_rough(lake, tmp_path, capsys):
+    one = next(path for path in Path(lake).rglob("*.jpg") if path.name != "broken.jpg")
+    (tmp_path / "one").mkdir()
+    shutil.copy(one, tmp_path / "one" / "a b ü.jpg")
+    assert plan.run(["create-tfrecords", "--images", f"{tmp_path}/one", "--total_images", "1000000"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("1 image, 1 looked at")
+    assert "only 1 image looked at: figures are rough" in said
+    assert "GPU busy" not in said, "there is no GPU"
 
 
 def test_a_price_table_of_ones_own(lake, tmp_path, capsys):

@@ -331,7 +331,7 @@ def test_killed_at_twenty_random_moments_every_message_has_its_row(model, tmp_pa
     [
         ("DirectRunner", "a kill loses messages"),
         ("FnApiRunner", "read nothing"),
-        ("FlinkRunner", "never tried"),
+        ("FlinkRunner", "doesn't know that step"),
     ],
 )
 def test_runners_that_lose_messages_are_refused(run, capsys, runner, why):

@@ -138,6 +138,7 @@ def test_a_redrive_needs_no_model_of_a_job_without_one(said):
         (("metadata",), "takes a JOB, or --output DIR"),
         (("metadata", "search"), "no template of 'search'; there are templates of create-tfrecords"),
         (("build", "predict,demo", *BUILD), "no template of 'demo'"),
+        (("build", " ,", *BUILD), "JOBS is ' ,' and names no job"),
         (("build", "predict", "--image", "beam:1", "--templates", "gs://b/t"), "--image 'beam:1' must be"),
         (("build", "predict", "--image", IMAGE, "--templates", "t"), "--templates 't' must be a folder"),
         (("run", "search", *RUN), "no template of 'search'"),

@@ -18,6 +18,7 @@ from beam_vision.sinks import failures
 from beam_vision.testing import datasets, images, models
 from beam_vision.testing.dataflow_job import dataflow_args, submitted
 from beam_vision.testing.detections import write_coco, write_detections
+from beam_vision.testing.fake_dataflow import run_here
 from beam_vision.testing.tables import clustered, write_embeddings
 from beam_vision.types import Box, Failure
 
@@ -111,6 +112,35 @@ def test_the_launcher_writes_the_job_and_runs_nothing(job, launch, parameters, l
     assert not [name for name in sent.staged if name.endswith((".tar.gz", ".whl"))], "the image has it all"
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert not (tmp_path / "report.json").exists()
+
+
+@pytest.mark.parametrize("job", ["predict", "create-tfrecords"])
+@pytest.mark.parametrize("broken", [1, 4])
+def test_a_template_judges_its_run_on_a_worker(job, broken, launch, parameters, lake, tmp_path):
+    """As the command does: what was made is in place, and the job fails where too many images did."""
+    mixed = tmp_path / "images"
+    good = sorted((lake / "images").rglob("*.jpg"))
+    for i in range(4):
+        (mixed / "any").mkdir(parents=True, exist_ok=True)
+        data = b"this is not an image" if i < broken else good[0].read_bytes() + bytes([i])
+        (mixed / "any" / f"{i}.jpg").write_bytes(data)
+    given = [word for word in parameters[job] if not word.startswith("--images=")]
+    strict = launch(job, *given, f"--images={mixed}", "--max_failure_rate=0.2")
+    said = "1 of 4 images failed" if broken == 1 else "no image came through: all 4 failed"
+    with pytest.raises(JobError, match=said):
+        run_here(strict.proto)
+    has_manifest = (tmp_path / "out" / "manifest.json").exists()
+    assert has_manifest == (broken == 1 or job == "predict"), "judged once all was in place"
+
+
+def test_a_template_takes_the_failures_that_are_acceptable(launch, parameters, lake, tmp_path):
+    (tmp_path / "images" / "any").mkdir(parents=True)
+    good = next((lake / "images").rglob("*.jpg"))
+    (tmp_path / "images" / "any" / "good.jpg").write_bytes(good.read_bytes())
+    (tmp_path / "images" / "any" / "bad.jpg").write_bytes(b"this is not an image")
+    given = [word for word in parameters["predict"] if not word.startswith("--images=")]
+    run_here(launch("predict", *given, f"--images={tmp_path}/images").proto)
+    assert storage.read_json(f"{tmp_path}/out/manifest.json")["failed"] == 1
 
 
 def test_what_was_asked_of_the_workers_reaches_the_job(launch, parameters):

@@ -76,6 +76,20 @@ def test_defaults_are_those_of_the_fields(dataset, tmp_path):
         (["--set", "loss.name=triplet"], "loss.name 'triplet'"),
         (["--gate", "accuracy>=0.9"], "set export.versioned too"),
         (["--set", "task=detect"], "has no boxes"),
+        (["--set", "modle.dropout=0.2"], "--set modle.dropout: the job has no 'modle'; did you mean 'model'"),
+        (["--set", "loss.class_weights={reed: 2}"], "loss.class_weights names 'reed', which is no class"),
+        (["--set", "model.weights=none.weights.h5"], "model.weights none.weights.h5: there is no such file"),
+        (["--set", "model.weights=preset:./none"], "model.weights preset:./none: there is no such folder"),
+        (["--set", "launch.regoin=x"], "launch has no 'regoin'; did you mean 'region'?"),
+        (["--set", "launch.fallbacks=[{zone: x}]"], "launch.fallbacks[0] has no 'zone'"),
+        (["--set", "launch.fallbacks=[3]"], "launch.fallbacks[0] must hold names with values, not 3"),
+        (["--set", "tune.trails=3"], "tune has no 'trails'; did you mean 'trials'?"),
+        (["--set", "run.monitor=val_acc"], "run.monitor 'val_acc' is no figure of an epoch"),
+        (["--versioned", "--gate", "acuracy>=1"], "export.gate acuracy>=1: no such figure; did you mean"),
+        (
+            ["--versioned", "--gate", "loss<1", "--set", "data.validation=v", "--set", "data.test=t"],
+            "no test and no validation split to measure on",
+        ),
     ],
 )
 def test_refusals_come_before_the_training(dataset, tmp_path, capsys, words, message):
@@ -113,3 +127,11 @@ def test_from_a_file_to_a_bundle(dataset, tmp_path, capsys):
         assert [row["step"] for row in csv.DictReader(file)] == ["4", "8"]
     assert (model / "curves.png").read_bytes() == (work / "curves.png").read_bytes()
     assert len(read_golden(str(model)).images) == 3
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path, capsys):
+    path = tmp_path / "job.yaml"
+    path.write_bytes(b"\x89PNG\xff")
+    for given in (path, tmp_path):
+        assert main(["train", "--config", str(given)]) == 2
+        assert f"--config {given} is no text file" in capsys.readouterr().err

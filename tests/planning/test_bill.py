@@ -10,7 +10,7 @@ USED = {
     "TotalVcpuTime": 8 * 3600.0,
     "TotalMemoryUsage": 32 * 3600.0 * 1000,
     "TotalPdUsage": 50 * 3600.0,
-    "BillableShuffleDataProcessed": 10 * 2.0**30,
+    "BillableShuffleDataProcessed": 10.0,
     "TotalDcuUsage": 7.0,
 }
 
@@ -36,7 +36,14 @@ def test_a_gpu_is_priced_by_its_name_and_without_one_there_is_no_sum():
     assert cost["why"] == "no price of gpu_hours (GPU h100)"
 
 
+def test_what_has_no_price_is_named_and_what_was_not_used_needs_none():
+    assert cost_of_use(USED | {"TotalSsdUsage": 0.0, "TotalGpuTime": 0.0}, PRICES)["usd"] is not None
+    cost = cost_of_use(USED | {"TotalSsdUsage": 3600.0}, PRICES, gpu="l4")
+    assert (cost["usd"], cost["why"]) == (None, "no price of ssd_gb_hours")
+
+
 def test_nothing_counted_is_no_cost_of_zero():
-    cost = cost_of_use({}, PRICES)
-    assert cost["usd"] is None
-    assert "minutes after" in cost["why"]
+    for used in ({}, dict.fromkeys(USED, 0.0)):
+        cost = cost_of_use(used, PRICES)
+        assert cost["usd"] is None
+        assert "minutes after" in cost["why"]

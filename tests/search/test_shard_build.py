@@ -210,3 +210,33 @@ def test_what_shards_note_is_said_once(tmp_path):
     assert build_in_shards(settings).notes == [
         "1 of 1 shards: exact, not scann_ah: 60 rows are too few to train on"
     ]
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "rows.parquet", "manifest.json"])
+@pytest.mark.parametrize("kept", [0, 0.5, None], ids=["empty", "cut", "gone"])
+def test_a_damaged_shard_is_named_and_made_anew(place, name, kept):
+    build_in_shards(place)
+    before = names(place)
+    path = next(p for p in storage.list_tree(storage.join(place.output, before[2])) if p.endswith(name))
+    content = storage.read_bytes(path)
+    os.remove(path)
+    if kept is not None:
+        with open(path, "wb") as file:
+            file.write(content[: int(len(content) * kept)])
+    with pytest.raises(UsageError, match=f"{before[2]}.*(damaged|lacks|lists).*build"):
+        open_index(place.output)
+    manifest = build_in_shards(again(place, LATER, reuse=True, earlier=tuple(before.items())))
+    assert manifest.made == [2]
+    assert len(open_index(place.output)) == ROWS
+
+
+def test_a_shard_with_other_vectors_than_it_was_made_of_is_made_anew(place):
+    build_in_shards(place)
+    folder = storage.join(place.output, names(place)[1])
+    path = next(p for p in storage.list_tree(folder) if p.endswith("vectors.npy"))
+    vectors = np.load(path)
+    np.save(path, vectors[::-1])
+    manifest = build_in_shards(again(place, LATER, reuse=True))
+    assert manifest.made == [1]
+    found = open_index(place.output).search(vectors[:3], 1).neighbors
+    assert found == open_table(place.table).search(vectors[:3], 1).neighbors

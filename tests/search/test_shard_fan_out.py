@@ -10,7 +10,7 @@ import pytest
 from beam_vision import storage
 from beam_vision.errors import DigestMismatch, UsageError
 from beam_vision.search import shards
-from beam_vision.search.fan_out import ShardedIndex
+from beam_vision.search.fan_out import ShardedIndex, how_in_all
 from beam_vision.search.index import build, open_index, open_table, update
 from beam_vision.testing.sharding import build_in_shards, settings_for
 from beam_vision.testing.tables import clustered, write_embeddings
@@ -80,6 +80,19 @@ def test_what_it_says(both):
     assert sharded.search(clustered(1, DIMENSION), 3).notes == ["searched: 5 shards, exact"]
     assert sharded.knows("lake/00007.jpg")
     assert not sharded.knows("lake/7.jpg")
+
+
+def test_how_it_searched_is_said_once_for_all_shards(both):
+    sharded, plain, _ = both
+    asked = {"where": "label = 'odd'"}
+    said = [each.search(clustered(1, DIMENSION), 3, **asked).notes[0] for each in (sharded, plain)]
+    assert said[1].startswith("searched: exact over the ")
+    assert said[0] == said[1].replace("searched: ", "searched: 5 shards, ")
+    hows = ["scann_ah", "scann_ah; 1 of 4 queries exactly", "scann_ah; 3 of 4 queries exactly"]
+    assert how_in_all(hows, 9) == "scann_ah; scann_ah; some of 4 queries exactly"
+    assert how_in_all(["scann_tree, over the 9,000 that match"], 12_000) == (
+        "scann_tree, over the 12,000 that match"
+    )
 
 
 def test_wrong_questions_are_refused_as_by_one_index(both):

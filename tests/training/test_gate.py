@@ -115,3 +115,9 @@ def test_differences_of_serving_are_found_by_path_and_output():
         compare(trainer, {"x": {"c": off}})
     with pytest.raises(JobError, match=r"shape \[2, 2\], the trainer \[2, 3\]"):
         compare(trainer, {"x": {"a": off[:, :2]}})
+
+
+def test_a_figure_whose_name_ends_like_another():
+    figures = {"test_recall_at_1": 0.9, "test_pixels_recall_at_1": 0.6}
+    assert find_metric("recall_at_1", figures) == 0.9
+    assert find_metric("pixels_recall_at_1", figures) == 0.6

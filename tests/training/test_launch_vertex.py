@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from beam_vision import storage
 from beam_vision.errors import JobError, UsageError
+from beam_vision.inference.bundle import read_bundle
 from beam_vision.pipelines import train_launch
+from beam_vision.pipelines.cli import main
+from beam_vision.testing.datasets import make_labelled
 from beam_vision.testing.fake_vertex import Course, FakeVertex
 from beam_vision.training.config import from_dict
 from beam_vision.training.launch import preflight, quota, vertex, worker
@@ -61,6 +64,14 @@ def service(gcs, monkeypatch):
         for name, value in running.environment.items():
             monkeypatch.setenv(name, value)
         yield running
+
+
+@pytest.fixture
+def dataset(gcs):
+    folder = f"{gcs}/digits"
+    if not storage.exists(f"{folder}/manifest.json"):
+        make_labelled(folder, {"train": 6, "validation": 3}, side_px=16)
+    return folder
 
 
 @pytest.fixture
@@ -152,7 +163,7 @@ def test_what_is_printed_is_what_is_sent(service, api, capsys):
     assert given == asked
 
 
-def test_a_job_that_fails_says_why_in_the_replicas_words(service, capsys):
+def test_a_job_that_fails_says_why_in_the_replicas_words(service, dataset, capsys):
     why = "The replica workerpool0-0 exited with a non-zero status of 1. Termination reason: Error."
     service.courses = [Course(("RUNNING", "FAILED"), error=why)]
     options = train_launch.LaunchOptions(on="vertex", poll_sec=0.01)
@@ -261,7 +272,7 @@ def test_a_log_that_cant_be_read_is_said_once_and_stops_nothing(service, api):
     assert len([line for line in said if "log can't be read" in line]) == 1
 
 
-def test_a_detached_job_is_listed_followed_and_cancelled(service, capsys):
+def test_a_detached_job_is_listed_followed_and_cancelled(service, dataset, capsys):
     service.courses = [Course(("RUNNING",), lines=("one", "two")), Course(("RUNNING", "SUCCEEDED"))]
 
     def run(**options):
@@ -453,28 +464,54 @@ def test_waiting_really_waits(service, api):
     assert time.monotonic() - start >= 0.1
 
 
-@pytest.mark.slow
-def test_a_container_really_trains_and_its_bundle_comes_to_the_bucket(service, api, tmp_path, warm_children):
-    from beam_vision.inference.bundle import read_bundle
-    from beam_vision.testing.datasets import make_labelled
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"model": {"architecture": "mobilenett"}}, "model.architecture 'mobilenett' is not known"),
+        ({"export": {"gate": "acuracy>=0.9"}}, "export.gate acuracy>=0.9: no such figure; did you mean"),
+        ({"run": {"monitor": "val_acc"}}, "run.monitor 'val_acc' is no figure of an epoch; did you mean"),
+        ({"data": {"dataset": "gs://lake/nothing"}}, "no TFRecord dataset at gs://lake/nothing"),
+        ({"task": "detect"}, "has no boxes"),
+    ],
+)
+def test_a_job_that_can_not_be_is_refused_before_a_machine_is_hired(service, dataset, changed, told):
+    with pytest.raises(UsageError, match=told):
+        train_launch.launch(train_launch.LaunchOptions(on="vertex"), job().replace(**changed), [])
+    assert not service.requests
 
-    folder = str(tmp_path / "dataset")
-    make_labelled(folder, {"train": 32, "validation": 16}, side_px=32)
-    service.runs = worker.main
-    config = from_dict(
-        {
-            "data": {"dataset": folder, "image_size": 32, "batch_size": 16},
-            "model": {"embedding_dim": 8},
-            "run": {"epochs": 1, "jit": False},
-            "export": {"keras": False, "check_images": 0, "golden_images": 0},
-            "launch": {**LAUNCH, "replicas": 1, "env": {}},
-        }
-    )
-    said = []
-    timing = vertex.Timing(poll_sec=0.2)
-    settings = read_launch(config.launch)
-    ended = vertex.Launcher(api, config, settings, tell=said.append, timing=timing).run()
-    assert ended.state is State.SUCCEEDED, said
-    assert any(line.startswith("workerpool0-0: epoch   1") for line in said)
-    spec = read_bundle(ended.output)
+
+@pytest.mark.slow
+def test_a_container_really_trains_and_its_bundle_becomes_latest_past_the_gate(
+    service, tmp_path, warm_children, capsys
+):
+    make_labelled(tmp_path / "elsewhere", {"train": 32, "validation": 16}, side_px=32)
+
+    def container(argv, env, tell):
+        (tmp_path / "elsewhere").rename(tmp_path / "dataset")  # which the image has, and this machine hasn't
+        return worker.main(argv, env, tell)
+
+    service.runs = container
+    config = {
+        "data": {"dataset": str(tmp_path / "dataset"), "image_size": 32, "batch_size": 16},
+        "model": {"embedding_dim": 8},
+        "run": {"epochs": 1, "jit": False},
+        "export": {"keras": False, "check_images": 0, "golden_images": 0},
+        "launch": {**LAUNCH, "replicas": 1, "env": {}},
+    }
+    path, models = tmp_path / "job.json", tmp_path / "models"
+    path.write_text(json.dumps(config))
+    train = ["train", "--config", str(path), "--output", str(models), "--versioned"]
+    assert main([*train, "--gate", "accuracy>=0", "--on", "vertex", "--poll_sec", "0.2"]) == 0
+    told = capsys.readouterr()
+    assert "workerpool0-0: epoch   1" in told.out
+    assert "LATEST is v1, before nothing: accuracy" in told.err
+    spec = read_bundle(str(models))
     assert (spec.task, spec.height_px, spec.embedding_dim) == ("classify", 32, 8)
+
+    (made,) = service.jobs.values()
+    staged = f"{made.message.job_spec.base_output_directory.output_uri_prefix}/model"
+    assert read_bundle(staged) == spec
+    assert main([*train, "--gate", "accuracy>=1.1", "--publish", staged]) == 1
+    assert "v2 missed its gate" in capsys.readouterr().err
+    assert (models / "LATEST").read_text().strip() == "v1"
+    assert (models / "v2" / "model_spec.json").exists()

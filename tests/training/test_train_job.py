@@ -19,7 +19,7 @@ from beam_vision.testing.datasets import make_labelled
 from beam_vision.training.classify import classify_recipe
 from beam_vision.training.config import from_dict
 from beam_vision.training.course import _monitor
-from beam_vision.training.curves import draw_curves, nice_bounds
+from beam_vision.training.curves import draw_curves, nice_bounds, ticks
 from beam_vision.training.examples import Examples
 from beam_vision.training.job import train_job, train_recipe
 from beam_vision.training.phases import Length, plan_length, plan_phases
@@ -333,6 +333,22 @@ def test_bounds_hold_the_values(one, other):
     low, high = nice_bounds(min(one, other), max(one, other))
     assert low <= min(one, other) <= max(one, other) <= high
     assert low < high
+
+
+def test_ticks_are_round_and_even():
+    assert ticks(0.4, 1.0) == pytest.approx([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+    assert ticks(1, 12, least=1.0) == [2, 4, 6, 8, 10, 12]
+    assert ticks(1, 3, least=1.0) == [1, 2, 3]
+    assert ticks(1, 1, least=1.0) == [1]
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+def test_ticks_lie_within_the_bounds(one, other):
+    low, high = nice_bounds(min(one, other), max(one, other))
+    found = ticks(low, high)
+    slack = 1e-6 * (high - low)
+    assert 2 <= len(found) <= 7
+    assert all(low - slack <= tick <= high + slack for tick in found)
 
 
 def test_a_job_needs_two_classes(tmp_path):

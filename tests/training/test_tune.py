@@ -258,3 +258,22 @@ def test_real_trials_through_the_command(tmp_path, capsys):
     assert said.out.splitlines()[0].split() == ["trial", "val_accuracy", "optimizer.learning_rate"]
     assert f"beam-vision train --config {folder / 'best.yaml'}" in said.err
     assert load_job(str(folder / "best.yaml")).data.dataset == dataset
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("model.architecture=mobilenett", "model.architecture 'mobilenett' is not known"),
+        ("tune.objective=val_acc", "tune.objective 'val_acc' is no figure of an epoch; did you mean"),
+        ("data.dataset=", "what to train on isn't said"),
+    ],
+)
+def test_a_job_that_can_not_be_is_refused_before_the_first_trial(tmp_path, said, told):
+    folder = str(tmp_path / "dataset")
+    make_labelled(folder, {"train": 6, "validation": 6}, side_px=16)
+    path = tmp_path / "job.yaml"
+    tuned = {"directory": str(tmp_path / "search"), "parameters": {"run.seed": {"values": [1, 2]}}}
+    path.write_text(yaml.safe_dump({"data": {"dataset": folder}, "tune": tuned}))
+    with pytest.raises(UsageError, match=told):
+        tune_job.run(["--config", str(path), "--set", said])
+    assert not (tmp_path / "search").exists()

@@ -10,7 +10,7 @@ from typing import Any
 
 from beam_vision.errors import UsageError
 from beam_vision.training.config import JobConfig
-from beam_vision.training.config_fields import setting
+from beam_vision.training.config_fields import nearest, setting
 from beam_vision.training.config_reading import Source, build
 
 ACCELERATORS = {
@@ -172,6 +172,26 @@ def read_launch(section: Mapping[str, Any], source: Source | None = None) -> Lau
       UsageError: a key is unknown (with the nearest known one), or a value can't be.
     """
     return build(LaunchSettings, section, source or Source(), ("launch",))
+
+
+def check_names(section: Mapping[str, Any]) -> None:
+    """Refuses misspelt keys, also of a section that isn't whole yet, as a job that runs here may have it.
+
+    Raises:
+      UsageError: a key is unknown, with the nearest known one.
+    """
+    fallbacks = section.get("fallbacks") or ()
+    if not isinstance(fallbacks, list | tuple):
+        raise UsageError(f"launch.fallbacks must be a list, not {fallbacks!r}")
+    parts: list[tuple[str, Any, type[Placement]]] = [("launch", section, LaunchSettings)]
+    parts += [(f"launch.fallbacks[{at}]", one, Placement) for at, one in enumerate(fallbacks)]
+    for where, values, kind in parts:
+        if not isinstance(values, Mapping):
+            raise UsageError(f"{where} must hold names with values, not {values!r}")
+        known = [field.name for field in dataclasses.fields(kind)]
+        for name in values:
+            if name not in known:
+                raise UsageError(f"{where} has no {name!r}; {nearest(str(name), known)}")
 
 
 def without_env(config: JobConfig) -> JobConfig:
