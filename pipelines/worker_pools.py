@@ -233,7 +233,7 @@ class PoolWorkerHandler(ExternalWorkerHandler):
         with contextlib.suppress(grpc.RpcError):
             request = beam_fn_api_pb2.StopWorkerRequest(worker_id=self.worker_id)
             self._pool.StopWorker(request, timeout=STOP_SEC)
-        self._channel.close()
+        self._channel.unsubscribe(self._changed)  # not close(): gRPC fails on that while it watches
 
     def _changed(self, state: grpc.ChannelConnectivity) -> None:
         is_ready = state is grpc.ChannelConnectivity.READY

@@ -181,7 +181,8 @@ def serve(path: Path, where: str) -> None:
 
     if "STORAGE_EMULATOR_HOST" in os.environ:  # Beam would look for real credentials for 24 s
         _Credentials._credentials_init = True
-    server = grpc.server(shared_unbounded_instance(), options=[("grpc.so_reuseport", 0)])
+    pings = [("grpc.http2.max_pings_without_data", 0), ("grpc.http2.max_ping_strikes", 0)]  # as Beam's own
+    server = grpc.server(shared_unbounded_instance(), options=[("grpc.so_reuseport", 0), *pings])
     port = server.add_insecure_port(where)
     pool = BeamFnExternalWorkerPoolServicer(data_buffer_time_limit_ms=-1)
     fn_api.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
